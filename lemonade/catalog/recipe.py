@@ -1,0 +1,164 @@
+"""`RecipeSpec`: one file of `recipes/`, how a kind of engine is run, whatever the variant."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from lemonade.catalog.backend import Declared
+from lemonade.core.inference import Operation
+from lemonade.core.units import parse_duration
+
+SlotPolicy = Literal["standard", "exclusive-npu", "coexist-by-type", "unmetered"]
+Mode = Literal[
+    "chat",
+    "embeddings",
+    "reranking",
+    "transcription",
+    "image",
+    "tts",
+    "audio-generation",
+    "classification",
+    "3d",
+]
+
+
+class UpstreamSpec(Declared):
+    """How a child of this recipe is spoken to.
+
+    Attributes:
+        ready: path that answers 200 when the child may be used.
+        ready_within: limit of a start, seconds.
+        stop_grace: between SIGTERM and SIGKILL, seconds.
+        on_parent_death: signal a child gets when we die.
+        api_key_env: variable through which the child is given its own random key; empty if the
+            engine knows no keys.
+        metrics: path of its Prometheus text; empty if it has none.
+        operations: the child's path for each operation it serves.
+        usage: where statistics are found in answers: `openai` reads `usage`; `llama-timings`
+            prefers llama.cpp's `timings`.
+    """
+
+    ready: str
+    ready_within: float = 600.0
+    stop_grace: float = 5.0
+    on_parent_death: Literal["TERM", "KILL"] = "KILL"
+    api_key_env: str = ""
+    metrics: str = ""
+    operations: dict[Operation, str]
+    usage: Literal["openai", "llama-timings"] = "openai"
+
+    @field_validator("ready_within", "stop_grace", mode="before")
+    @classmethod
+    def _durations(cls, value: str | float) -> float:
+        return parse_duration(value)
+
+
+class ArgvSpec(Declared):
+    """The command line. Placeholders are checked when the file is read.
+
+    Placeholders: `{host}`, `{port}`, `{model}` (the served name), `{ctx_size}`, `{device}`, and
+    `{checkpoint.ROLE}` (absolute path of that role's first file).
+
+    Attributes:
+        always: arguments every child gets.
+        context: added when a context size was chosen (an option above 0).
+        device: added when a device was chosen.
+        for_mode: added by the model's mode.
+        for_checkpoint: added when the model has a checkpoint of that role.
+        reserved: flags that users may not give, with the reason shown to them implied:
+            Lemonade manages them.
+        synonyms: spellings of one flag; the first is the one shown.
+        valueless: flags that take no value.
+        repeatable: flags that add up instead of replacing each other.
+    """
+
+    always: tuple[str, ...]
+    context: tuple[str, ...] = ()
+    device: tuple[str, ...] = ()
+    for_mode: dict[Mode, tuple[str, ...]] = Field(default_factory=dict)
+    for_checkpoint: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    reserved: tuple[str, ...] = ()
+    synonyms: tuple[tuple[str, ...], ...] = ()
+    valueless: tuple[str, ...] = ()
+    repeatable: tuple[str, ...] = ()
+
+
+class OptionSpec(Declared):
+    """A load option that clients may send, save and read back.
+
+    Attributes:
+        name: the JSON key (`llamacpp_args`).
+        type: `argv` is a string of arguments (or a list of strings); `backend` a variant's name.
+        default: when nobody says anything.
+        flag: the CLI's flag.
+        help: one sentence.
+        group: heading in `--help`.
+        setting: key in the recipe's configuration section that gives a machine-wide value.
+    """
+
+    name: str
+    type: Literal["int", "float", "bool", "string", "argv", "backend"]
+    default: int | float | bool | str | None
+    flag: str = ""
+    help: str
+    group: str = "General Options"
+    setting: str = ""
+
+
+class RulesSpec(Declared):
+    """Named pure functions of `lemonade/planning/rules/`, applied in this order."""
+
+    launch: tuple[str, ...] = ()
+
+
+class RecipeSpec(Declared):
+    """One recipe.
+
+    Attributes:
+        schema_version: of this file format (`schema` in the file).
+        id: the recipe's name.
+        title: for people.
+        section: its section in `config.json`.
+        order: position in listings.
+        modality: for people: what the models make.
+        modes: what its models may be; the first is the default.
+        checkpoints: roles its models' files have; the first is required.
+        files: how a checkpoint's variant selects files: `gguf` by quantisation name, file or
+            folder; `repository` takes everything.
+        slots: how its residents share the machine.
+        families: a registry of arguments by family; empty if none.
+        environment: variables set for every child.
+        selectable_backend: whether clients may choose the variant.
+        experimental: shown to clients.
+    """
+
+    schema_version: Literal[1] = Field(alias="schema")
+    id: str
+    title: str
+    section: str
+    order: int = 100
+    modality: str
+    modes: tuple[Mode, ...]
+    checkpoints: tuple[str, ...] = ("main",)
+    files: Literal["gguf", "repository"]
+    slots: SlotPolicy = "standard"
+    families: str = ""
+    selectable_backend: bool = True
+    experimental: bool = False
+    upstream: UpstreamSpec
+    argv: ArgvSpec
+    option: tuple[OptionSpec, ...] = ()
+    rules: RulesSpec = RulesSpec()
+    environment: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def uses_ctx_size(self) -> bool:
+        """Whether a context size means something to it."""
+        return any(option.name == "ctx_size" for option in self.option)
+
+    @property
+    def backend_option(self) -> str | None:
+        """The option that selects the variant, e.g. `llamacpp_backend`."""
+        return next((o.name for o in self.option if o.type == "backend"), None)

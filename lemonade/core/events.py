@@ -1,0 +1,136 @@
+"""Things that have happened, as frozen records.
+
+Events are for observing: nothing in the control path may depend on a listener.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lemonade.core.ids import BackendId, ChildId
+from lemonade.core.inference import Operation, Usage
+from lemonade.core.process import ExitReport
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpawned(Event):
+    """A process exists; it is not ready."""
+
+    child: ChildId
+    name: str
+    pid: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildBecameReady(Event):
+    """The probe passed. `after` is seconds since the spawn."""
+
+    child: ChildId
+    name: str
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChildBecameUnhealthy(Event):
+    """The child lives, but its probe failed too often."""
+
+    child: ChildId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded(Event):
+    """Nothing of the child is left, or the report says what is."""
+
+    child: ChildId
+    name: str
+    report: ExitReport
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanReaped(Event):
+    """A process left by an earlier server was ended at our start."""
+
+    child: ChildId
+    name: str
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleInstalled(Event):
+    """A version of a backend can be used."""
+
+    backend: BackendId
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRemoved(Event):
+    """A version of a backend is gone."""
+
+    backend: BackendId
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDownloaded(Event):
+    """All files of a model are complete."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDeleted(Event):
+    """A model's files are gone."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded(Event):
+    """A model may be used. `took` is seconds."""
+
+    model: str
+    backend: BackendId
+    took: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnloaded(Event):
+    """A model is no longer resident. `why` is a sentence."""
+
+    model: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed(Event):
+    """A load ended in an error."""
+
+    model: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished(Event):
+    """An inference request is over.
+
+    Attributes:
+        status: HTTP status the client got.
+        duration: seconds.
+        complete: whether the whole answer was delivered.
+    """
+
+    model: str
+    operation: Operation
+    status: int
+    stream: bool
+    duration: float
+    complete: bool
+    usage: Usage

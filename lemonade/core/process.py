@@ -1,0 +1,134 @@
+"""What the planner says of a process and the supervisor reports about it.
+
+A `ProcessSpec` is complete: the child's environment is exactly `env`, nothing is inherited. It is
+frozen and picklable, and its `repr` shows no value of the environment and no secret.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+REDACTED: Final = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a child listens: a private port on the loopback."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`, without a trailing slash."""
+        return f"http://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSpec:
+    """How readiness is asked for. Times are seconds.
+
+    Attributes:
+        path: HTTP path that answers 200 when the child may be used.
+        interval: pause between two probes while starting.
+        timeout: limit of one probe.
+        ready_within: limit of the whole start.
+        patience: how many failed probes in a row make a ready child unhealthy.
+    """
+
+    path: str
+    interval: float = 0.05
+    timeout: float = 2.0
+    ready_within: float = 600.0
+    patience: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StopPolicy:
+    """How a child is ended. Times are seconds.
+
+    Attributes:
+        grace: between SIGTERM and SIGKILL to the group.
+        kill_within: how long after SIGKILL a process may stay before `WouldNotDie`.
+        on_parent_death: signal the kernel sends the child when its parent's thread ends.
+    """
+
+    grace: float = 5.0
+    kill_within: float = 5.0
+    on_parent_death: int = signal.SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """Everything needed to start, probe and end one child.
+
+    Attributes:
+        name: the model it serves; for logs and people.
+        argv: program first; an absolute path.
+        env: the child's whole environment.
+        executable_root: directory under which the program lies (its bundle).
+        endpoint: where it will listen.
+        labels: words for the ledger and for logs (`backend`, `version`, `recipe`).
+        secrets: values that must not be shown wherever they occur in argv or env.
+        log_file: where the output goes besides the ring; `None` keeps it in memory only.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    executable_root: Path
+    endpoint: Endpoint
+    probe: ProbeSpec
+    stop: StopPolicy = StopPolicy()
+    cwd: Path | None = None
+    log_file: Path | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def shown_argv(self) -> tuple[str, ...]:
+        """The command line for people: secrets are replaced by `***`."""
+        shown = []
+        for word in self.argv:
+            for secret in self.secrets:
+                word = word.replace(secret, REDACTED)  # noqa: PLW2901
+            shown.append(word)
+        return tuple(shown)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReport:
+    """How a child ended.
+
+    Attributes:
+        status: exit status, or `None` if a signal ended it or it never ran.
+        signal: number of the signal that ended it, or `None`.
+        lived: seconds from spawn to exit.
+        expected: whether we had asked it to stop.
+        last_lines: the end of its output, oldest first.
+        swept: pids of further processes that had to be ended.
+        survivors: pids that are still alive in spite of SIGKILL.
+    """
+
+    status: int | None
+    signal: int | None
+    lived: float
+    expected: bool
+    last_lines: tuple[str, ...] = ()
+    swept: tuple[int, ...] = ()
+    survivors: tuple[int, ...] = ()
+
+    def sentence(self) -> str:
+        """One sentence: `exited with status 1 after 0.2 s`."""
+        if self.signal is not None:
+            try:
+                name = signal.Signals(self.signal).name
+            except ValueError:
+                name = f"signal {self.signal}"
+            return f"ended by {name} after {self.lived:.1f} s"
+        if self.status is None:
+            return "never ran"
+        return f"exited with status {self.status} after {self.lived:.1f} s"

@@ -16,7 +16,7 @@ LemonadeError                      code, message, remedy, facts
 ├── UpstreamError                  ConnectionLost · UpstreamTimeout · UpstreamRefused
 ├── RequestError                   MalformedRequest · WrongOperation · NotAuthorised
 │                                  ForbiddenOrigin · NotLoaded · NoSuchRoute
-└── ServerUnreachable              (raised by the client room)
+└── ServerUnreachable · ServerRefused  (raised by the client room)
 ```
 
 `code` is stable, kebab-case and part of the API. `remedy` is a sentence a user can act on. `facts`
@@ -416,3 +416,12 @@ class ServerUnreachable(LemonadeError):
     """No Lemonade server answers at that address."""
 
     code = "server-unreachable"
+
+
+class ServerRefused(LemonadeError):
+    """The server answered with an error; the message is the server's own.
+
+    `facts` hold the HTTP `status` (200 inside a stream) and, if the server gave one, the `code`.
+    """
+
+    code = "server-refused"

@@ -1,0 +1,313 @@
+"""`LemonadeClient`: one method for each thing the server can be asked.
+
+Proxies, `.netrc` and other ambient settings are not looked at: a server on this machine must be
+reachable whatever the environment says, and only our own key may go to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import requests
+
+from lemonade.client.replies import refusal
+from lemonade.client.streams import ChatDelta, read_answer, read_chat, read_transfer
+from lemonade.core.errors import ConnectionLost, ServerUnreachable
+from lemonade.core.inference import JsonObject
+from lemonade.core.progress import Progress
+
+_CONNECT_WITHIN: Final = 30.0
+_READ_WITHIN: Final = 30.0
+_CHAT_WITHIN: Final = 600.0
+_LONG_WITHIN: Final = 24 * 3600.0
+
+_API: Final = "/api/v1"
+
+
+class LemonadeClient:
+    """A conversation with one server; made by whoever asks, ended with `close`.
+
+    Every method raises:
+        ServerUnreachable: nobody answers there.
+        ConnectionLost: the answer broke off.
+        NotAuthorised: the key is missing or wrong.
+        ServerRefused: the server answered with an error; the message is the server's.
+    """
+
+    def __init__(self, base_url: str, api_key: str = "") -> None:
+        """Remember where to ask; nothing is sent yet.
+
+        Args:
+            base_url: `http://HOST:PORT`, without a path.
+            api_key: sent as a bearer token; empty for none.
+        """
+        self.base_url = base_url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers["Accept-Encoding"] = "identity"
+        if api_key:
+            self._session.headers["Authorization"] = f"Bearer {api_key}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    # ---- the server
+
+    def live(self, timeout: float = 0.5) -> bool:
+        """Whether a Lemonade server answers, within `timeout` seconds."""
+        try:
+            with self._open("GET", "/live", timeout=timeout) as response:
+                return isinstance(response.json(), dict) and response.json().get("status") == "ok"
+        except (ServerUnreachable, ConnectionLost, ValueError):
+            return False
+
+    def health(self, timeout: float = _READ_WITHIN) -> JsonObject:
+        """Version, limits and the loaded models."""
+        return self._json("GET", f"{_API}/health", timeout=timeout)
+
+    def system_info(self) -> JsonObject:
+        """The machine, and what each recipe's backends can do on it."""
+        return self._json("GET", f"{_API}/system-info")
+
+    def stats(self) -> JsonObject:
+        """Figures of the last request, and totals since the server started."""
+        return self._json("GET", f"{_API}/stats")
+
+    def config(self) -> JsonObject:
+        """Every setting, nested by section."""
+        return self._json("GET", "/internal/config")
+
+    def set_config(self, changes: JsonObject) -> JsonObject:
+        """Change settings for good; the reply holds `updated` and perhaps `message`."""
+        return self._json("POST", "/internal/set", body=changes)
+
+    def shutdown(self) -> JsonObject:
+        """Unload everything and end the server; it is gone shortly after the reply."""
+        return self._json("POST", "/internal/shutdown", timeout=_CHAT_WITHIN)
+
+    def logs(self, model: str = "", *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+        """The last lines a model's engine printed (or the server, without one), then new ones."""
+        query = {"lines": str(lines)}
+        if model:
+            query["model"] = model
+        if follow:
+            query["follow"] = "true"
+        within = _LONG_WITHIN if follow else _READ_WITHIN
+        with self._open("GET", f"{_API}/logs", query=query, timeout=within) as response:
+            rest = b""
+            for chunk in _chunks(response):
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode("utf-8", "replace").rstrip("\r") for line in whole)
+            if rest:
+                yield rest.decode("utf-8", "replace")
+
+    # ---- models
+
+    def models(self, *, show_all: bool = False) -> list[JsonObject]:
+        """The downloaded models, or all that this machine could run."""
+        query = {"show_all": "true" if show_all else "false"}
+        data = self._json("GET", f"{_API}/models", query=query).get("data")
+        return [entry for entry in data if isinstance(entry, dict)] if data else []
+
+    def model(self, name: str) -> JsonObject:
+        """One model."""
+        return self._json("GET", f"{_API}/models/{quote(name, safe='')}")
+
+    def variants(self, checkpoint: str, source: str | None = None) -> JsonObject:
+        """What a repository offers to pull."""
+        query = {"checkpoint": checkpoint} | ({"source": source} if source else {})
+        return self._json("GET", f"{_API}/pull/variants", query=query, timeout=_CHAT_WITHIN)
+
+    def pull(self, request: JsonObject) -> Iterator[Progress]:
+        """Register a model if the request says so, and download it.
+
+        Closing the iterator closes the connection; the server stops a pull nobody follows.
+        """
+        return self._transfer("pull", request)
+
+    def delete(self, name: str) -> JsonObject:
+        """Remove a model and the files that no other model uses."""
+        return self._json(
+            "POST", f"{_API}/delete", body={"model_name": name}, timeout=_CHAT_WITHIN
+        )
+
+    def load(
+        self,
+        name: str,
+        *,
+        options: JsonObject | None = None,
+        save_options: bool = False,
+        pinned: bool | None = None,
+    ) -> JsonObject:
+        """Load a model and wait until it can answer.
+
+        Args:
+            name: of the model.
+            options: of its recipe; only those given override what is saved.
+            save_options: keep `options` for later loads.
+            pinned: protect it from eviction; None leaves that as it is.
+        """
+        body = {**(options or {}), "model_name": name, "save_options": save_options}
+        if pinned is not None:
+            body["pinned"] = pinned
+        return self._json("POST", f"{_API}/load", body=body, timeout=_LONG_WITHIN)
+
+    def unload(self, name: str | None = None) -> JsonObject:
+        """Unload a model, or all of them."""
+        body = {"model_name": name} if name else {}
+        return self._json("POST", f"{_API}/unload", body=body, timeout=_CHAT_WITHIN)
+
+    # ---- backends
+
+    def install(self, recipe: str, variant: str, *, force: bool = False) -> Iterator[Progress]:
+        """Install a backend. Closing the iterator closes the connection."""
+        request = {"recipe": recipe, "backend": variant, "force": force}
+        return self._transfer("install", request)
+
+    def uninstall(self, recipe: str, variant: str) -> JsonObject:
+        """Remove a backend; models that run on it are unloaded first."""
+        body = {"recipe": recipe, "backend": variant}
+        return self._json("POST", f"{_API}/uninstall", body=body, timeout=_CHAT_WITHIN)
+
+    # ---- inference
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[JsonObject],
+        *,
+        stream: bool = True,
+        parameters: JsonObject | None = None,
+    ) -> Iterator[ChatDelta]:
+        """Ask a model; the answer comes in pieces, or as one piece without `stream`.
+
+        Args:
+            model: to ask; loaded by the server if it is not.
+            messages: the conversation so far.
+            stream: piece by piece.
+            parameters: further fields of the request, e.g. `max_tokens`.
+        """
+        body: dict[str, Any] = {**(parameters or {}), "model": model, "messages": list(messages)}
+        body["stream"] = stream
+        path = f"{_API}/chat/completions"
+        if not stream:
+            yield read_answer(self._json("POST", path, body=body, timeout=_CHAT_WITHIN), "message")
+            return
+        body["stream_options"] = {"include_usage": True}
+        with self._open("POST", path, body=body, timeout=_CHAT_WITHIN) as response:
+            yield from read_chat(_chunks(response))
+
+    # ---- the wire
+
+    def _transfer(self, verb: str, request: JsonObject) -> Iterator[Progress]:
+        body = {**request, "stream": True}
+        with self._open("POST", f"{_API}/{verb}", body=body, timeout=_LONG_WITHIN) as response:
+            if "event-stream" in response.headers.get("Content-Type", ""):
+                yield from read_transfer(_chunks(response))
+                return
+            # Some backends are set up by hand: the reply is then plain JSON with what to do.
+            reply = _read_json(response) or {}
+            if action := reply.get("action"):
+                raise refusal(200, {"error": f"This needs a manual step: {action}"})
+            yield Progress(file="", complete=True)
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: JsonObject | None = None,
+        timeout: float = _READ_WITHIN,
+    ) -> JsonObject:
+        with self._open(method, path, query=query, body=body, timeout=timeout) as response:
+            reply = _read_json(response)
+        if reply is None:
+            raise ServerUnreachable(
+                f"Could not connect to Lemonade server ({self.base_url}): "
+                "what answers there does not speak JSON.",
+                remedy="Name the server with --host and --port.",
+            )
+        return reply
+
+    @contextmanager
+    def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: JsonObject | None = None,
+        timeout: float,
+    ) -> Iterator[requests.Response]:
+        """One request; inside the block its body is read, and after it the connection is free."""
+        answered = False
+        try:
+            with closing(
+                self._session.request(
+                    method,
+                    self.base_url + path,
+                    params=query,
+                    json=body,
+                    stream=True,
+                    allow_redirects=False,
+                    timeout=(min(_CONNECT_WITHIN, timeout), timeout),
+                )
+            ) as response:
+                answered = True
+                if not response.ok:
+                    raise refusal(response.status_code, _read_json(response))
+                yield response
+        except requests.ReadTimeout as error:
+            raise ConnectionLost(
+                f"The server at {self.base_url} did not answer within {timeout:g} s.",
+                remedy="Try again, or look at `lemonade logs`.",
+            ) from error
+        except requests.RequestException as error:
+            if not answered:
+                raise self._unreachable(error) from error
+            raise ConnectionLost(
+                f"The connection to {self.base_url} broke off: {_reason(error)}.",
+                remedy="Is the server still running? `lemonade status` tells.",
+            ) from error
+
+    def _unreachable(self, error: requests.RequestException) -> ServerUnreachable:
+        return ServerUnreachable(
+            f"Could not connect to Lemonade server ({self.base_url}): {_reason(error)}.",
+            remedy="Start one with `lemonade serve`, or name another with --host and --port.",
+        )
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    # None hands over each chunk as it arrives instead of collecting a fixed amount.
+    chunks: Iterator[bytes] = response.iter_content(chunk_size=None)
+    return chunks
+
+
+def _read_json(response: requests.Response) -> JsonObject | None:
+    try:
+        data = response.json()
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _reason(error: requests.RequestException) -> str:
+    """The system's word for it, from under the layers of wrapping."""
+    cause: BaseException | None = error
+    while cause is not None:
+        strerror = getattr(cause, "strerror", None)
+        if isinstance(strerror, str):
+            return strerror
+        cause = cause.__cause__ or cause.__context__
+    return "no answer" if isinstance(error, requests.Timeout) else "the connection was closed"

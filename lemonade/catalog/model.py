@@ -98,6 +98,11 @@ class ModelSpec(BaseModel):
         return f"{self.origin}.{self.name}"
 
     @property
+    def is_collection(self) -> bool:
+        """Whether it stands for other models instead of having files of its own."""
+        return self.recipe.startswith("collection.")
+
+    @property
     def mode(self) -> str:
         """The deployment label; `chat` wins, and is the answer when there is none."""
         if "chat" in self.labels:

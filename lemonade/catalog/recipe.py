@@ -129,6 +129,8 @@ class RecipeSpec(Declared):
             folder; `repository` takes everything.
         slots: how its residents share the machine.
         families: a registry of arguments by family; empty if none.
+        settings: keys of its section in `config.json` and their defaults, whose types are the
+            keys' types.
         environment: variables set for every child.
         selectable_backend: whether clients may choose the variant.
         experimental: shown to clients.
@@ -151,6 +153,7 @@ class RecipeSpec(Declared):
     argv: ArgvSpec
     option: tuple[OptionSpec, ...] = ()
     rules: RulesSpec = RulesSpec()
+    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
 
     @property

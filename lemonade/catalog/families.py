@@ -1,0 +1,144 @@
+"""`FamilySpec`: arguments that models of a kind share, and which kind a model is of.
+
+This file loads and matches. How the arguments found are merged with others is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lemonade.catalog.backend import Declared
+from lemonade.catalog.reading import read_object, validated
+
+
+class FamilySpec(Declared):
+    """What models of one family are given.
+
+    Attributes:
+        checkpoint_regex: searched in the main checkpoint; empty matches nothing.
+        args: arguments for the engine, as a shell would read them.
+        speculative_config: a JSON object for engines that decode speculatively.
+    """
+
+    checkpoint_regex: str = ""
+    args: str = ""
+    speculative_config: dict[str, Any] | None = None
+
+    @field_validator("checkpoint_regex")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"it is not a regular expression ({error})") from error
+        return value
+
+
+class FamilyMemberSpec(Declared):
+    """What one model, by name, is given on top.
+
+    Attributes:
+        family: its family; otherwise the checkpoint decides.
+        args: further arguments.
+        disable_family_match: whether the checkpoint must not decide.
+        speculative_config: instead of the family's.
+    """
+
+    family: str = ""
+    args: str = ""
+    disable_family_match: bool = False
+    speculative_config: dict[str, Any] | None = None
+
+
+class FamilyFile(Declared):
+    """One registry of families."""
+
+    schema_version: Literal[1]
+    enable_checkpoint_regex_match: bool = True
+    families: dict[str, FamilySpec] = Field(default_factory=dict)
+    models: dict[str, FamilyMemberSpec] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _families_exist(self) -> FamilyFile:
+        for name, model in self.models.items():
+            if model.family and model.family not in self.families:
+                raise ValueError(f"model '{name}' names the family '{model.family}', of which")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyMatch:
+    """What was found for one model.
+
+    Attributes:
+        family: the family's name, or empty.
+        family_args: its arguments; merged first.
+        model_args: the model's own; merged on top.
+        speculative_config: the model's or else the family's.
+    """
+
+    family: str = ""
+    family_args: str = ""
+    model_args: str = ""
+    speculative_config: Mapping[str, Any] | None = None
+
+
+class FamilyRegistry:
+    """Look-ups in one registry; immutable."""
+
+    def __init__(self, content: FamilyFile) -> None:
+        self._content = content
+
+    @classmethod
+    def read(cls, path: Path) -> FamilyRegistry:
+        """Load a file.
+
+        Raises:
+            BadDescriptor: it is not as it must be.
+        """
+        return cls(validated(FamilyFile, read_object(path), path))
+
+    @classmethod
+    def empty(cls) -> FamilyRegistry:
+        """A registry in which nothing is found."""
+        return cls(FamilyFile(schema_version=1))
+
+    @property
+    def families(self) -> Mapping[str, FamilySpec]:
+        """All families by name, in the file's order."""
+        return self._content.families
+
+    @property
+    def models(self) -> Mapping[str, FamilyMemberSpec]:
+        """All models that are named."""
+        return self._content.models
+
+    def match(self, model: str, checkpoint: str) -> FamilyMatch:
+        """What the model with this bare name and main checkpoint is given.
+
+        The family a model names counts; otherwise the first whose expression is found in the
+        checkpoint, families in the order of their names.
+        """
+        member = self._content.models.get(model, FamilyMemberSpec())
+        name = member.family
+        if not name and self._content.enable_checkpoint_regex_match:
+            name = "" if member.disable_family_match else self._by_checkpoint(checkpoint)
+        family = self._content.families.get(name, FamilySpec())
+        return FamilyMatch(
+            family=name,
+            family_args=family.args,
+            model_args=member.args,
+            speculative_config=member.speculative_config or family.speculative_config,
+        )
+
+    def _by_checkpoint(self, checkpoint: str) -> str:
+        for name, family in sorted(self._content.families.items()):
+            if family.checkpoint_regex and re.search(family.checkpoint_regex, checkpoint):
+                return name
+        return ""

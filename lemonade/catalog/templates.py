@@ -1,0 +1,85 @@
+"""The placeholders that descriptors may use, checked when a file is read.
+
+A template that names something else, or something that would have no value at that place, is a
+mistake in the file, and is told to whoever wrote it instead of to an engine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from lemonade.catalog.backend import BackendSpec
+from lemonade.catalog.reading import bad
+from lemonade.catalog.recipe import RecipeSpec
+
+_PLACEHOLDER: Final = re.compile(r"\{([^{}\s\"':,]*)\}")
+"""What looks like a placeholder. JSON in an argument does not: it has quotes or colons."""
+
+_ALWAYS: Final = frozenset({"host", "port", "model"})
+_OF_SOURCE: Final[Mapping[str, frozenset[str]]] = {
+    "pypi": frozenset({"python", "overlay"}),
+    "system": frozenset({"executable", "overlay"}),
+    "path": frozenset({"executable", "overlay"}),
+}
+
+
+def placeholders(template: str) -> tuple[str, ...]:
+    """The names in braces, in order."""
+    return tuple(_PLACEHOLDER.findall(template))
+
+
+def check_recipe(spec: RecipeSpec, path: Path) -> None:
+    """Look at every argument template of a recipe.
+
+    Raises:
+        BadDescriptor: one has a placeholder that means nothing there.
+    """
+    needed = spec.checkpoints[0]
+    known = _ALWAYS | {f"checkpoint.{needed}"}
+    places: list[tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]] = [
+        (("argv", "always"), spec.argv.always, known),
+        (("argv", "context"), spec.argv.context, known | {"ctx_size"}),
+        (("argv", "device"), spec.argv.device, known | {"device"}),
+        (("environment",), tuple(spec.environment.values()), known),
+    ]
+    places += [
+        (("argv", "for_mode", mode), words, known) for mode, words in spec.argv.for_mode.items()
+    ]
+    for role, words in spec.argv.for_checkpoint.items():
+        if role not in spec.checkpoints:
+            raise bad(
+                path,
+                ("argv", "for_checkpoint", role),
+                f"the recipe has no such checkpoint, only {', '.join(spec.checkpoints)}",
+            )
+        places.append((("argv", "for_checkpoint", role), words, known | {f"checkpoint.{role}"}))
+    for where, words, allowed in places:
+        _check(path, where, words, allowed)
+
+
+def check_backend(spec: BackendSpec, path: Path) -> None:
+    """Look at every template of a backend.
+
+    Raises:
+        BadDescriptor: one has a placeholder that means nothing there.
+    """
+    allowed = _OF_SOURCE[spec.pin.source]
+    _check(path, ("bundle", "argv"), spec.bundle.argv, allowed)
+    _check(path, ("bundle", "smoke"), spec.bundle.smoke, allowed)
+    for name, value in spec.environment.items():
+        _check(path, ("environment", name), (value,), allowed)
+
+
+def _check(
+    path: Path, where: tuple[str, ...], words: Iterable[str], allowed: frozenset[str]
+) -> None:
+    for unknown in _strangers(words, allowed):
+        choice = ", ".join(f"{{{name}}}" for name in sorted(allowed))
+        raise bad(path, where, f"{{{unknown}}} means nothing there; it may hold {choice}")
+
+
+def _strangers(words: Iterable[str], allowed: frozenset[str]) -> Iterator[str]:
+    return (name for word in words for name in placeholders(word) if name not in allowed)

@@ -1,15 +1,22 @@
 """Floor 2: what is declared. Backends, recipes, models and families, and where they come from."""
 
+from lemonade.catalog.availability import unavailable_reason
 from lemonade.catalog.backend import BackendSpec, BundleSpec, PinSpec, RunsOnSpec
 from lemonade.catalog.catalog import Catalog
+from lemonade.catalog.checkpoint_text import UPLOADED_SOURCE, from_page
 from lemonade.catalog.families import FamilyMatch, FamilyRegistry
 from lemonade.catalog.model import EXTRA_SOURCE, LOCAL_SOURCE, SHIPPED_SOURCE, ModelSpec
+from lemonade.catalog.names import clean_name, split_origin
 from lemonade.catalog.recipe import ArgvSpec, OptionSpec, RecipeSpec, UpstreamSpec
+from lemonade.catalog.registration import is_definition
 from lemonade.catalog.registry import ModelRegistry
+from lemonade.catalog.saved_options import SavedOptions, is_unset
 from lemonade.catalog.sources import shipped, sources
 
 __all__ = [
-    "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "ArgvSpec", "BackendSpec", "BundleSpec",
-    "Catalog", "FamilyMatch", "FamilyRegistry", "ModelRegistry", "ModelSpec", "OptionSpec",
-    "PinSpec", "RecipeSpec", "RunsOnSpec", "UpstreamSpec", "shipped", "sources",
+    "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
+    "BackendSpec", "BundleSpec", "Catalog", "FamilyMatch", "FamilyRegistry", "ModelRegistry",
+    "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RunsOnSpec", "SavedOptions",
+    "UpstreamSpec", "clean_name", "from_page", "is_definition", "is_unset", "shipped", "sources",
+    "split_origin", "unavailable_reason",
 ]  # fmt: skip

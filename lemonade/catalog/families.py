@@ -68,7 +68,9 @@ class FamilyFile(Declared):
     def _families_exist(self) -> FamilyFile:
         for name, model in self.models.items():
             if model.family and model.family not in self.families:
-                raise ValueError(f"model '{name}' names the family '{model.family}', of which")
+                raise ValueError(
+                    f"model '{name}' names the family '{model.family}', and there is none"
+                )
         return self
 
 

@@ -58,8 +58,8 @@ class ModelSpec(BaseModel):
     recipe: str
     checkpoints: dict[str, str]
     labels: tuple[str, ...] = ()
-    size_gb: float = Field(default=0.0, alias="size")
-    suggested: bool = False
+    size_gb: float = Field(default=0.0, alias="size", ge=0, allow_inf_nan=False, strict=True)
+    suggested: bool = Field(default=False, strict=True)
     source: str = "huggingface"
     recipe_options: dict[str, Any] = Field(default_factory=dict)
     image_defaults: dict[str, Any] | None = None
@@ -68,10 +68,10 @@ class ModelSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fold_checkpoint(cls, data: Any) -> Any:  # noqa: ANN401 - pydantic hands over anything
-        """`checkpoint` and `mmproj` become entries of `checkpoints`."""
+        """`checkpoint` and `mmproj` become entries of `checkpoints`; `null` is not there."""
         if not isinstance(data, dict):
             return data
-        data = dict(data)
+        data = {key: value for key, value in data.items() if value is not None}
         checkpoints: dict[str, Any] = {}
         if (main := data.pop("checkpoint", None)) is not None:
             checkpoints["main"] = main

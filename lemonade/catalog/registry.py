@@ -15,12 +15,21 @@ from types import MappingProxyType
 from typing import Final
 
 from lemonade.catalog.catalog import Catalog
+from lemonade.catalog.labels import with_mode
 from lemonade.catalog.model import ModelSpec, Origin
-from lemonade.catalog.names import clean_name, split_origin
-from lemonade.core.errors import UnknownModel
+from lemonade.catalog.names import clean_name, own_name, split_origin
+from lemonade.catalog.reading import bad, validated
+from lemonade.catalog.registration import (
+    Entry,
+    differences,
+    differs,
+    read_definition,
+    says_labels,
+)
+from lemonade.core.errors import LemonadeError, UnknownModel
 from lemonade.core.inference import JsonObject
 from lemonade.core.near import did_you_mean, near_names
-from lemonade.storage import read_json
+from lemonade.storage import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +54,7 @@ class ModelRegistry:
             "user": {},
             "extra": {},
         }
-        self._reload(read_json(user_file) or {})
+        self._read()
 
     def resolve(self, name: str) -> ModelSpec:
         """The model a client means: `X`, `user.X`, `extra.X`, `builtin.X`, any with `:latest`.
@@ -80,6 +89,87 @@ class ModelRegistry:
         """Replace what was found in the operator's folder."""
         self._tables["extra"] = MappingProxyType({spec.name: spec for spec in specs})
 
+    def register(
+        self, definition: JsonObject, *, default_source: str = "huggingface", replace: bool = False
+    ) -> tuple[ModelSpec, bool]:
+        """Register `definition["model_name"]`, or say again what is registered. Blocks.
+
+        Args:
+            definition: a pull's or a registration's body.
+            default_source: the hub to fetch from if the definition does not say.
+            replace: whether another definition under this name is overwritten.
+
+        Returns:
+            The model, and whether the name is new.
+
+        Raises:
+            MalformedRequest: a field is missing or wrong.
+            UnknownRecipe: this version does not have its recipe.
+            DefinitionDiffers: the name means something else already.
+        """
+        name = own_name(definition.get("model_name") or definition.get("model"))
+        with self._writing:
+            document = self._read()
+            known = document.get(name)
+            known = known if isinstance(known, Mapping) else None
+            entry = read_definition(
+                name,
+                definition,
+                recipe=self._catalog.recipe,
+                default_source=default_source,
+                known=known,
+            )
+            if known is not None and not replace:
+                if parts := differences(known, entry):
+                    raise differs(name, parts)
+                entry = _updated(known, entry, definition)
+            spec = self._spec(name, entry)
+            if entry != known:
+                self._write({**document, name: entry})
+            return spec, known is None
+
+    def remove(self, name: str) -> bool:
+        """Forget a model of the user's; its files are others' business. Blocks.
+
+        Returns:
+            Whether it was one. Built-in models stay.
+
+        Raises:
+            UnknownModel: nobody has that name.
+        """
+        spec = self.resolve(name)
+        if spec.origin != "user":
+            return False
+        with self._writing:
+            document = self._read()
+            self._write({key: value for key, value in document.items() if key != spec.name})
+        return True
+
+    def set_size(self, name: str, gb: float) -> None:
+        """Note what a model really takes (units of 1e9 bytes); kept on disk for the user's own.
+
+        Blocks.
+
+        Raises:
+            UnknownModel: nobody has that name.
+        """
+        spec = self.resolve(name)
+        if spec.size_gb == gb:
+            return
+        if spec.origin != "user":
+            table = {**self._tables[spec.origin], spec.name: _resized(spec, gb)}
+            self._tables[spec.origin] = MappingProxyType(table)
+            return
+        with self._writing:
+            document = self._read()
+            if isinstance(entry := document.get(spec.name), Mapping):
+                self._write({**document, spec.name: {**entry, "size": gb}})
+
+    def refresh(self) -> None:
+        """Read the file again; somebody else may have written it. Blocks."""
+        with self._writing:
+            self._read()
+
     def _find(self, name: str) -> ModelSpec | None:
         bare = self._bare(name)
         if bare is not None:
@@ -102,5 +192,42 @@ class ModelRegistry:
             facts={"near": list(near), "requested": name},
         )
 
-    def _reload(self, document: JsonObject) -> None:
-        pass
+    def _read(self) -> JsonObject:
+        """The file as it is now; the table follows it."""
+        document = read_json(self._file) or {}
+        table: dict[str, ModelSpec] = {}
+        for name, entry in document.items():
+            try:
+                table[name] = self._spec(own_name(f"user.{name}"), entry)
+            except LemonadeError as error:
+                log.error("The model '%s' in %s is left out: %s", name, self._file, error.message)
+        self._tables["user"] = MappingProxyType(table)
+        return document
+
+    def _write(self, document: JsonObject) -> None:
+        write_json(self._file, document)
+        self._read()
+
+    def _spec(self, name: str, entry: object) -> ModelSpec:
+        if not isinstance(entry, Mapping):
+            raise bad(self._file, (name,), "it must be an object")
+        data = {"suggested": True, **entry, "name": name, "origin": "user"}
+        spec = validated(ModelSpec, data, self._file, (name,))
+        recipe = self._catalog.recipes.get(spec.recipe)
+        if recipe is None:
+            return spec
+        try:
+            labels = with_mode(spec.labels, recipe.modes, recipe.id)
+        except ValueError as error:
+            raise bad(self._file, (name, "labels"), str(error)) from error
+        return spec.model_copy(update={"labels": labels})
+
+
+def _updated(known: JsonObject, entry: Entry, definition: JsonObject) -> Entry:
+    """The entry as it was, with what the same definition says anew."""
+    labels = entry["labels"] if says_labels(definition) else known.get("labels", entry["labels"])
+    return {**known, **entry, "labels": labels}
+
+
+def _resized(spec: ModelSpec, gb: float) -> ModelSpec:
+    return spec.model_copy(update={"size_gb": gb})

@@ -1,0 +1,40 @@
+"""Why a model is not offered on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lemonade.catalog.catalog import Catalog
+from lemonade.catalog.model import ModelSpec
+from lemonade.core.units import render_size
+
+
+def unavailable_reason(
+    spec: ModelSpec,
+    catalog: Catalog,
+    machine_supports: Callable[[str], str | None],
+    pool_bytes: int,
+) -> str | None:
+    """A sentence for people, or `None` if the model can be run here.
+
+    Args:
+        spec: the model.
+        catalog: what this version declares.
+        machine_supports: for a recipe, why none of its backends runs here, or `None`.
+        pool_bytes: the largest memory a model may fill; 0 when nobody knows. Only built-in models
+            are measured against it: who brought a model of their own knows what they do.
+    """
+    if spec.recipe not in catalog.recipes:
+        if spec.is_collection:
+            return "This version cannot run collections of models yet."
+        return f"This version has no recipe '{spec.recipe}' yet."
+    reason = machine_supports(spec.recipe)
+    if reason is not None:
+        return reason
+    size_bytes = int(spec.size_gb * 1e9)
+    if spec.origin == "builtin" and 0 < pool_bytes < size_bytes:
+        return (
+            f"It takes {render_size(size_bytes)}, and the largest memory of this machine that "
+            f"models may fill has {render_size(pool_bytes)}."
+        )
+    return None

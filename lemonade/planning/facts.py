@@ -1,0 +1,44 @@
+"""`LaunchFacts`: everything the planner of a launch may know, gathered by its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lemonade.catalog.backend import BackendSpec
+from lemonade.catalog.model import ModelSpec
+from lemonade.catalog.recipe import RecipeSpec
+from lemonade.core.bundle import Bundle
+from lemonade.core.process import Endpoint
+from lemonade.hardware.facts import Machine
+from lemonade.planning.options import EffectiveOptions
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFacts:
+    """One model about to be started on one backend.
+
+    Attributes:
+        served_name: the name the child answers to; what clients put into `model`.
+        bundle: the installed engine; its `argv` may still hold `{overlay}`.
+        overlay: folder of files shipped beside the backend's descriptor.
+        files: by role, absolute; the first of a role is the one an engine is given.
+        endpoint: where the child shall listen.
+        api_key: the child's own key; used only if the engine knows keys.
+        environ: our own environment, of which a child gets little.
+    """
+
+    model: ModelSpec
+    served_name: str
+    recipe: RecipeSpec
+    backend: BackendSpec
+    bundle: Bundle
+    overlay: Path
+    files: Mapping[str, tuple[Path, ...]]
+    machine: Machine
+    options: EffectiveOptions
+    endpoint: Endpoint
+    api_key: str = field(repr=False)
+    log_file: Path | None
+    environ: Mapping[str, str] = field(repr=False)

@@ -62,7 +62,7 @@ _MODEL_WORDS: Final = frozenset(_MODEL_TYPES.values())
 _CONTEXT_EXCEEDED: Final = re.compile(
     r"exceeds? the available context size"
     r"|context (length|size|window) (was |is )?exceeded"
-    r"|exceeds? the (maximum |model's )?context (length|size|window)"
+    r"|exceeds? (the |its )?(model's )?(maximum )?context (length|size|window)"
     r"|maximum context length is",
     re.IGNORECASE,
 )

@@ -37,6 +37,15 @@ _MODEL_OPTIONAL: Final = frozenset({Operation.TOKENIZE, Operation.SLOTS})
 """Without a model they go to the one that was used last."""
 
 
+_BEGINNINGS: Final = {
+    b"[": "an array",
+    b'"': "a string",
+    b"t": "true",
+    b"f": "false",
+    b"n": "null",
+}
+
+
 class _Head(msgspec.Struct):
     """The fields we look at, still as bytes: their types are judged by us, for the messages."""
 
@@ -68,7 +77,7 @@ def read_inference(operation: Operation, body: bytes) -> Inference:
             _check_content(head)
         if operation is Operation.CHAT and (head.enable_thinking or head.thinking):
             body = decide_thinking(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _not_json(body, error) from error
     except RecursionError as error:
         raise MalformedRequest(
@@ -132,15 +141,18 @@ def _kind(value: object) -> str:
             return "an object"
 
 
-def _not_json(body: bytes, error: msgspec.DecodeError) -> MalformedRequest:
+def _not_json(body: bytes, error: Exception) -> MalformedRequest:
     if not body.strip():
         return MalformedRequest("The body is empty.", remedy="Send a JSON object.")
     if isinstance(error, msgspec.ValidationError):
-        found = str(error).partition("got ")[2].strip("`") or "something else"
+        found = _BEGINNINGS.get(body.lstrip()[:1], "a number")
         return MalformedRequest(
             f"The body must be a JSON object, not {found}.", remedy='Send {"model": ...}.'
         )
-    reason = str(error).removeprefix("JSON is malformed: ")
+    if isinstance(error, UnicodeDecodeError):
+        reason = "it is not UTF-8"
+    else:
+        reason = str(error).removeprefix("JSON is malformed: ")
     return MalformedRequest(
         f"The body is not JSON: {reason}.", remedy="Send a complete JSON object in UTF-8."
     )

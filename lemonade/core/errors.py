@@ -14,9 +14,10 @@ LemonadeError                      code, message, remedy, facts
 ├── ChildError                     SpawnFailed · ExitedWhileStarting · NeverReady · WouldNotDie
 ├── CapacityError                  EverythingPinned · QueueFull · ShuttingDown
 ├── UpstreamError                  ConnectionLost · UpstreamTimeout · UpstreamRefused
+│                                  GarbledAnswer
 ├── RequestError                   MalformedRequest · WrongOperation · NotAuthorised
 │                                  ForbiddenOrigin · NotLoaded · NoSuchRoute
-└── ServerUnreachable · ServerRefused  (raised by the client room)
+└── ServerUnreachable · ServerRefused · NoAnswer   (raised by the client room and the CLI)
 ```
 
 `code` is stable, kebab-case and part of the API. `remedy` is a sentence a user can act on. `facts`
@@ -367,6 +368,12 @@ class UpstreamRefused(UpstreamError):
     code = "upstream-refused"
 
 
+class GarbledAnswer(UpstreamError):
+    """What the child sent is not HTTP as we may pass it on."""
+
+    code = "garbled-answer"
+
+
 # ---- the caller's side
 
 
@@ -425,3 +432,9 @@ class ServerRefused(LemonadeError):
     """
 
     code = "server-refused"
+
+
+class NoAnswer(LemonadeError):
+    """A person was asked something and gave no answer."""
+
+    code = "no-answer"

@@ -1,0 +1,18 @@
+"""What goes on, in numbers: usage of one request, totals, and the Prometheus page."""
+
+from lemonade.telemetry.exposition import join_pages, relabel
+from lemonade.telemetry.metrics import CONTENT_TYPE, HostLoad, LoadedModel, Metrics
+from lemonade.telemetry.statistics import Statistics, Tally
+from lemonade.telemetry.usage import UsageTap
+
+__all__ = [
+    "CONTENT_TYPE",
+    "HostLoad",
+    "LoadedModel",
+    "Metrics",
+    "Statistics",
+    "Tally",
+    "UsageTap",
+    "join_pages",
+    "relabel",
+]

@@ -1,0 +1,208 @@
+"""What a request cost, read off the bytes that pass by.
+
+The tap sees every block of an answer and does next to nothing with it: it keeps the end. When the
+answer is over the end is searched for what engines say about themselves. Nothing is altered, and
+an answer that says nothing costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+
+from lemonade.core.inference import Usage
+
+STREAM_TAIL: Final = 8 * 1024
+"""How much of a stream's end is kept. Usage comes with the last event or the one before."""
+
+BODY_TAIL: Final = 64 * 1024
+"""How much of the end of an answer in one piece is kept. Most answers are smaller."""
+
+_Json: TypeAlias = Mapping[str, Any]
+_N = TypeVar("_N", int, float)
+
+_CHUNK_SIZE: Final = re.compile(rb"\r\n[0-9A-Fa-f]{1,15}(?:;[^\r\n]*)?\r\n")
+_BEFORE_VALUE: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
+_REASON: Final = re.compile(rb'"([A-Za-z_]{1,40})"')
+_OBJECT_LIMIT: Final = 4096
+_BACKSLASH: Final = 0x5C
+_SCAN: Final = json.JSONDecoder().raw_decode
+
+
+class UsageTap:
+    """Watches one answer.
+
+    Made when the request arrived; `finish` may be called once the answer is over, whether or not
+    it was complete. Invariant: it holds on to less than its tail and one block.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_clock",
+        "_first_at",
+        "_keep",
+        "_on_first",
+        "_size",
+        "_started",
+        "_stream",
+    )
+
+    def __init__(
+        self,
+        *,
+        stream: bool,
+        started: float | None = None,
+        on_first: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin to watch.
+
+        Args:
+            stream: whether the answer is a stream of events.
+            started: when the request arrived, on the same clock; now, if it is not given.
+            on_first: called when the first bytes of the body come.
+            clock: seconds.
+        """
+        self._stream = stream
+        self._keep = STREAM_TAIL if stream else BODY_TAIL
+        self._clock = clock
+        self._on_first = on_first
+        self._started = clock() if started is None else started
+        self._first_at: float | None = None
+        self._blocks: deque[bytes] = deque()
+        self._size = 0
+
+    def feed(self, block: bytes) -> None:
+        """Take note of the next bytes of the body, with or without chunk framing."""
+        if self._first_at is None:
+            self._first_at = self._clock()
+            if self._on_first is not None:
+                self._on_first()
+        blocks = self._blocks
+        blocks.append(block)
+        size = self._size + len(block)
+        while size - len(blocks[0]) >= self._keep:
+            size -= len(blocks.popleft())
+        self._size = size
+
+    def finish(self) -> Usage:
+        """What the answer says about its cost. Never raises."""
+        first, now = self._first_at, self._clock()
+        if first is None:
+            return Usage()
+        tail = b"".join(self._blocks)[-self._keep :]
+        self._blocks.clear()
+        return _read_usage(
+            _last_object(tail, b'"usage"') or {},
+            _last_object(tail, b'"timings"') or {},
+            _last_reason(tail),
+            to_first=first - self._started if self._stream else None,
+            after_first=now - first if self._stream else None,
+        )
+
+
+def _read_usage(
+    used: _Json,
+    timings: _Json,
+    finish_reason: str | None,
+    *,
+    to_first: float | None,
+    after_first: float | None,
+) -> Usage:
+    """Put together what the engine says and what was measured, in seconds.
+
+    Source: `prompt_n`, `cache_n`, `prompt_ms`, `predicted_n` and `predicted_per_second` are
+    llama.cpp's; `prefill_duration_ttft` and `decoding_speed_tps` are FastFlowLM's.
+    """
+    prompt = _count(used, "prompt_tokens", "input_tokens")
+    output = _count(used, "completion_tokens", "output_tokens")
+    cached: int | None = None
+    for name in ("prompt_tokens_details", "input_tokens_details"):
+        details = used.get(name)
+        if isinstance(details, dict):
+            cached = _count(details, "cached_tokens")
+    fresh = prompt if prompt is None or cached is None else max(0, prompt - cached)
+    first = _number(used, "prefill_duration_ttft")
+    speed = _number(used, "decoding_speed_tps")
+    if timings:
+        fresh = _first_known(_count(timings, "prompt_n"), fresh)
+        output = _first_known(_count(timings, "predicted_n"), output)
+        cached = _first_known(_count(timings, "cache_n"), cached)
+        prompt_ms = _number(timings, "prompt_ms")
+        first = first if prompt_ms is None else prompt_ms / 1000
+        speed = _first_known(_number(timings, "predicted_per_second"), speed)
+        if prompt is None and fresh is not None:
+            prompt = fresh + (cached or 0)
+    if speed is None and output and after_first:
+        speed = output / after_first
+    return Usage(
+        input_tokens=fresh,
+        output_tokens=output,
+        prompt_tokens=prompt,
+        cache_tokens=cached,
+        time_to_first_token=to_first if first is None else first,
+        tokens_per_second=speed,
+        finish_reason=finish_reason,
+    )
+
+
+def _values(tail: bytes, key: bytes) -> Iterator[int]:
+    """Where values of a key begin, the last first.
+
+    Whatever an answer is about, in JSON a quote inside a string is escaped. So a quoted name with
+    a colon after it and no backslash before it is a key. It may be the answer's own or that of a
+    `response` inside it; nothing else in these dialects has keys of such names.
+    """
+    position = tail.rfind(key)
+    while position >= 0:
+        colon = _BEFORE_VALUE.match(tail, position + len(key))
+        if colon is not None and (position == 0 or tail[position - 1] != _BACKSLASH):
+            yield colon.end()
+        position = tail.rfind(key, 0, position)
+
+
+def _last_object(tail: bytes, key: bytes) -> _Json | None:
+    """The last value of that key that is an object."""
+    for start in _values(tail, key):
+        if tail[start : start + 1] == b"{":
+            text = tail[start : start + _OBJECT_LIMIT]
+            # A chunk may end in the middle of the object; a size line does not occur in JSON.
+            for candidate in (text, _CHUNK_SIZE.sub(b"", text)):
+                try:
+                    value, _ = _SCAN(candidate.decode("utf-8", "replace"))
+                except (ValueError, RecursionError):
+                    continue
+                return value if isinstance(value, dict) else None
+    return None
+
+
+def _last_reason(tail: bytes) -> str | None:
+    """The last reason for ending that is not null."""
+    for start in _values(tail, b'"finish_reason"'):
+        reason = _REASON.match(tail, start)
+        if reason is not None:
+            return reason[1].decode()
+    return None
+
+
+def _count(source: _Json, *names: str) -> int | None:
+    for name in names:
+        value = source.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15:
+            return int(value)
+    return None
+
+
+def _number(source: _Json, name: str) -> float | None:
+    value = source.get(name)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15:
+        return float(value)
+    return None
+
+
+def _first_known(preferred: _N | None, otherwise: _N | None) -> _N | None:
+    return otherwise if preferred is None else preferred

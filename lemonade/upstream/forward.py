@@ -1,0 +1,222 @@
+"""An answer on its way from a child's connection to a client's, as the bytes it came in.
+
+Knows transports and framing, but no web framework: whoever owns the client's connection makes one
+`Forwarder` for each request and gives its `take_head` to the child's connection. It parses no
+body, and holds at most one block of it (and an unfinished chunk of a stream).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final, cast
+
+from lemonade.core.errors import UpstreamError
+from lemonade.upstream.connection import BodySink
+from lemonade.upstream.framing import BodyKind, BodyWalker, ResponseHead, walker_for
+from lemonade.upstream.heads import client_framing, compose_head, error_event, is_event_stream
+
+ERROR_LIMIT: Final = 64 * 1024
+"""How much of a child's error is read when the caller wants to word it anew."""
+
+_HELD_LIMIT: Final = 64 * 1024
+"""How long an unfinished chunk of a stream may grow before it is passed on as it is."""
+
+_EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+class Forwarder:
+    """One answer for one client.
+
+    The sinks run in the callbacks of the child's connection. There is one for each way in which
+    framing has to be treated; `take_head` chooses. After the conversation either `finish` or
+    `break_off` is called, once.
+
+    Attributes:
+        head: of the child's answer, when it has come.
+        composed: the head the client gets; it goes out with the first of the body.
+        sent: bytes handed to the client's connection.
+        stays: whether the client's connection can take another request afterwards.
+        refusal: a child's error, collected instead of sent; `None` if there is none.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        enough: Callable[[], bool],
+        *,
+        modern: bool,
+        stays: bool,
+        extra_headers: Sequence[tuple[str, str]] = (),
+        tap: Callable[[bytes], None] | None = None,
+        keep_errors: bool = False,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            transport: of the client's connection.
+            enough: whether the client's connection has more than it can send at once.
+            modern: whether the client speaks HTTP/1.1.
+            stays: whether the client wants to keep the connection.
+            extra_headers: see `compose_head`.
+            tap: is shown the body as it is sent.
+            keep_errors: collect the body of an answer that is not a success, send nothing.
+        """
+        self._transport = transport
+        self._enough = enough
+        self._modern = modern
+        self._wants_to_stay = stays
+        self._extra_headers = extra_headers
+        self._tap = tap
+        self._keep_errors = keep_errors
+        self._framing = BodyKind.NONE
+        self._walker: BodyWalker | None = None
+        self._held = b""
+        self._torn = False
+        self._last = b""
+        self._unsent_head = b""
+        self.head: ResponseHead | None = None
+        self.composed = b""
+        self.sent = 0
+        self.stays = stays
+        self.refusal: bytearray | None = None
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether enough of an error was collected: the rest of the answer is not needed."""
+        return self.refusal is not None and len(self.refusal) >= ERROR_LIMIT
+
+    # ---- sinks
+
+    def take_head(self, head: ResponseHead) -> BodySink:
+        """Send the head, and choose the sink for the body."""
+        self.head = head
+        if self._keep_errors and not 200 <= head.status < 300:
+            self.refusal = bytearray()
+            self._walker = walker_for(head, collect=True)
+            return self._collect
+        self._framing = framing = client_framing(head, modern=self._modern)
+        if framing is BodyKind.UNTIL_CLOSE:
+            self.stays = False
+        self.composed = compose_head(
+            head, framing, modern=self._modern, stays=self.stays, extra=self._extra_headers
+        )
+        self._unsent_head = self.composed
+        match head.body, framing:
+            case BodyKind.CHUNKED, BodyKind.CHUNKED if is_event_stream(head):
+                return self._pass_whole_chunks
+            case BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE:
+                self._walker = walker_for(head, collect=True)
+                return self._pass_payload
+            case BodyKind.UNTIL_CLOSE, BodyKind.CHUNKED:
+                return self._pass_as_chunk
+            case _:
+                return self._pass
+
+    def _pass(self, block: bytes, _whole: int) -> bool:
+        """As it came."""
+        if not block:
+            return self._write(block)
+        if self._tap is not None:
+            self._tap(block)
+        self._last = block if len(block) > 8 else self._last[-8:] + block
+        return self._write(block)
+
+    def _pass_whole_chunks(self, block: bytes, whole: int) -> bool:
+        """As it came, but an unfinished chunk waits for its rest.
+
+        So whatever happens to the child, the client's stream is at a place where we can speak.
+        """
+        if whole == len(block):
+            out = self._held + block if self._held else block
+            self._held = b""
+            self._torn = False
+        elif whole:
+            out = self._held + block[:whole] if self._held else block[:whole]
+            self._held = block[whole:]
+            self._torn = False
+        elif self._torn:
+            # A very large chunk is being passed on in pieces.
+            out = block
+        else:
+            self._held += block
+            if len(self._held) <= _HELD_LIMIT:
+                return self._write(b"")
+            out, self._held, self._torn = self._held, b"", True
+        return self._pass(out, 0)
+
+    def _pass_payload(self, block: bytes, _whole: int) -> bool:
+        """Without the child's chunks, to a client of HTTP/1.0."""
+        return self._pass(self._walk(block), 0)
+
+    def _pass_as_chunk(self, block: bytes, _whole: int) -> bool:
+        """The child ends its body by closing; the client gets chunks and keeps its connection."""
+        return self._pass(b"%x\r\n%b\r\n" % (len(block), block) if block else b"", 0)
+
+    def _collect(self, block: bytes, _whole: int) -> bool:
+        """An error for the caller, not for the client."""
+        assert self.refusal is not None
+        self.refusal += self._walk(block)
+        return self.satisfied
+
+    def _walk(self, block: bytes) -> bytes:
+        assert self._walker is not None
+        self._walker.feed(block)
+        return self._walker.payload()
+
+    # ---- the end
+
+    def finish(self) -> None:
+        """The child's answer is complete."""
+        assert self.head is not None
+        if self._framing is BodyKind.CHUNKED and self.head.body is BodyKind.UNTIL_CLOSE:
+            self._write(_LAST_CHUNK)
+
+    def break_off(self, error: UpstreamError) -> None:
+        """The child's answer is not complete, and some of it is with the client.
+
+        A stream that is at the end of an event gets an event that says so. Everything else is
+        broken off in a way that cannot be taken for the end.
+        """
+        assert self.head is not None
+        self.stays = False
+        can_speak = is_event_stream(self.head) and not self._torn and self._at_end_of_event()
+        event = error_event(error)
+        if can_speak and self._framing is BodyKind.CHUNKED:
+            self._write(b"%x\r\n%b\r\n" % (len(event), event) + _LAST_CHUNK)
+            self.stays = self._wants_to_stay
+        elif can_speak and self._framing is BodyKind.UNTIL_CLOSE:
+            self._write(event)
+        else:
+            self._abort()
+
+    def _at_end_of_event(self) -> bool:
+        last = self._last
+        if self._framing is BodyKind.CHUNKED:
+            last = last.removesuffix(b"\r\n")
+        return not last or last.endswith(_EVENT_ENDS)
+
+    def _abort(self) -> None:
+        if self._framing is BodyKind.UNTIL_CLOSE:
+            # Here an ordinary end of the connection would mean the end of the body.
+            handle = cast("socket.socket | None", self._transport.get_extra_info("socket"))
+            if handle is not None:
+                at_once = struct.pack("ii", 1, 0)
+                handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self._transport.abort()
+
+    def _write(self, data: bytes) -> bool:
+        """Hand bytes to the client's connection; answers whether it has enough."""
+        if self._unsent_head:
+            data = self._unsent_head + data
+            self._unsent_head = b""
+        transport = self._transport
+        if transport.is_closing():
+            return True
+        if data:
+            self.sent += len(data)
+            transport.write(data)
+        return self._enough()

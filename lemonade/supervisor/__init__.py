@@ -1,0 +1,9 @@
+"""Floor 4: processes of ours, from spawn to sweep. Knows no HTTP, no models and no registries."""
+
+from lemonade.supervisor.child import Child
+from lemonade.supervisor.health import Probe
+from lemonade.supervisor.ports import PortLease
+from lemonade.supervisor.states import Phase
+from lemonade.supervisor.supervisor import Supervisor
+
+__all__ = ["Child", "Phase", "PortLease", "Probe", "Supervisor"]

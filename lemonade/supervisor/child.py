@@ -1,0 +1,452 @@
+"""One supervised child: one task from its spawn until nothing of it is left.
+
+The task is the only writer of the child's state. It waits for the first of a signal and the
+phase's deadline, asks `states.transition` what follows, and does that. Everybody else sends a
+signal (`ask_to_stop`) or waits for a state (`ready`, `ended`); there are no locks, and whoever
+stops waiting stops nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal as os_signals
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lemonade.core.bus import Bus
+from lemonade.core.errors import LemonadeError
+from lemonade.core.events import ChildBecameReady, ChildBecameUnhealthy, ChildEnded
+from lemonade.core.ids import ChildId
+from lemonade.core.process import ExitReport, ProcessSpec
+from lemonade.supervisor.beside import Beside
+from lemonade.supervisor.entry import Entry
+from lemonade.supervisor.failures import not_ready, will_not_die
+from lemonade.supervisor.health import HealthWatch, Probe
+from lemonade.supervisor.kin import Family
+from lemonade.supervisor.ledger import Ledger, Owner, Record
+from lemonade.supervisor.logfile import LogFile, LogWriter
+from lemonade.supervisor.logs import Output, PipeReader
+from lemonade.supervisor.ports import taken_by_others
+from lemonade.supervisor.processes import ProcessFacts, send_signal
+from lemonade.supervisor.spawn import Ending, Spawned
+from lemonade.supervisor.states import Action, ChildState, Phase, Signal, Step, begin, transition
+from lemonade.supervisor.stopping import Swept, sweep
+
+log = logging.getLogger(__name__)
+
+_LAST_LINES: Final = 30
+_ORPHAN_GRACE: Final = 2.0
+"""Most seconds that descendants of a crashed child get to end: nobody uses them any more."""
+_SIDE_LIMIT: Final = 5.0
+"""Most seconds that a slow disk or /proc may hold up the end of a child."""
+_ABANDON_LIMIT: Final = 0.5
+"""Most seconds that the loop is held up for a killed process when its task is torn down."""
+_INBOX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every child of one supervisor shares.
+
+    Attributes:
+        bus: told what happens.
+        ledger: where the child is recorded.
+        beside: threads for what blocks.
+        owner: this server, as the records name it.
+        watch_interval: least seconds between two probes of a ready child.
+    """
+
+    bus: Bus
+    ledger: Ledger
+    beside: Beside
+    owner: Owner
+    watch_interval: float
+
+
+class Child:
+    """A process of ours with all its descendants.
+
+    Made by `Supervisor.start`; ends by itself, by `stop`, or with its supervisor. Its state may
+    be read by anybody and is changed by its own task only.
+
+    Attributes:
+        id: which run of which child.
+        spec: what it was started from.
+        started_at: when, in seconds of the epoch.
+    """
+
+    def __init__(
+        self,
+        child: ChildId,
+        spec: ProcessSpec,
+        probe: Probe,
+        spawned: Spawned,
+        around: Surroundings,
+    ) -> None:
+        self.id = child
+        self.spec = spec
+        self.started_at = time.time()
+        self._around = around
+        self._spawned = spawned
+        self._family = Family(spawned.identity, spawned.pipe_inode)
+        self._output = Output(spec.name, spec.secrets, to_file=spec.log_file is not None)
+        self._pipe = PipeReader(spawned.output, self._output)
+        self._writer = (
+            LogWriter(self._output, LogFile(spec.log_file), around.beside)
+            if spec.log_file is not None
+            else None
+        )
+        self._entry = Entry(around.ledger, around.beside, self._record)
+        self._health = HealthWatch(spec.probe, probe, self._is_stranger, around.watch_interval)
+        self._loop = asyncio.get_running_loop()
+        self._inbox: asyncio.Queue[Signal] = asyncio.Queue(_INBOX)
+        self._state: ChildState = begin().state
+        self._born = self._loop.time()
+        self._deadline: float | None = self._born + spec.probe.ready_within
+        self._died_at: float | None = None
+        self._ask_until = 0.0
+        self._give_up_at: float | None = None
+        self._ending: Ending | None = None
+        self._report: ExitReport | None = None
+        self._swept = Swept()
+        self._stop_wanted = False
+        self._told_to_end = False
+        self._too_late = False
+        self._was_ready = False
+        self._sweeping = False
+        self._record_error: LemonadeError | None = None
+        self._recorded = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._over = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    # ---- for everybody
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process that was spawned; `None` once that is given back."""
+        return None if self._over.is_set() else self._spawned.pid
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+        return self._state.phase
+
+    @property
+    def report(self) -> ExitReport | None:
+        """How it ended; `None` before that."""
+        return self._report
+
+    @property
+    def descendants(self) -> tuple[int, ...]:
+        """Pids noticed below it, about a second old."""
+        return tuple(known.identity.pid for known in self._family.descendants())
+
+    def tail(self, lines: int) -> tuple[str, ...]:
+        """The last lines it printed, oldest first; after its end too."""
+        return self._output.tail(lines)
+
+    def follow(self) -> AsyncIterator[str]:
+        """The lines it prints from now on, until it is gone."""
+        return self._output.follow()
+
+    async def ready(self) -> None:
+        """Wait until it may be used.
+
+        Raises:
+            ExitedWhileStarting: it ended, or was stopped, before it was ready.
+            NeverReady: it was not ready in time, and has been ended.
+        """
+        await self._settled.wait()
+        if self._state.phase in (Phase.READY, Phase.UNHEALTHY):
+            return
+        raise not_ready(
+            self.spec, await self.ended(), too_late=self._too_late, was_ready=self._was_ready
+        )
+
+    async def ended(self) -> ExitReport:
+        """Wait until nothing of it is left, or the report says what is."""
+        await self._over.wait()
+        assert self._report is not None
+        return self._report
+
+    async def stop(self, *, now: bool = False) -> ExitReport:
+        """End it and all it has started; return when nothing of that is left.
+
+        May be called by several at once and again, also with `now` while a slow stop is under
+        way. Whoever stops waiting does not stop the stopping.
+
+        Args:
+            now: do not ask it first, kill.
+
+        Raises:
+            WouldNotDie: processes are alive in spite of SIGKILL.
+        """
+        self.ask_to_stop(now=now)
+        report = await self.ended()
+        if report.survivors:
+            raise will_not_die(self.spec, report)
+        return report
+
+    def ask_to_stop(self, *, now: bool = False) -> None:
+        """Begin to stop it, without waiting."""
+        if self._over.is_set():
+            return
+        if not self._stop_wanted:
+            self._stop_wanted = True
+            self._tell(Signal.STOP)
+        if now and not self._hurry.is_set():
+            self._hurry.set()
+            self._tell(Signal.DEADLINE)
+
+    # ---- for its supervisor
+
+    async def recorded(self) -> None:
+        """Wait until it stands in the ledger.
+
+        Raises:
+            LemonadeError: it cannot be recorded, and has been ended.
+        """
+        await self._recorded.wait()
+        if self._record_error is not None:
+            await self._over.wait()
+            raise self._record_error
+
+    async def notice(self, newcomers: Sequence[ProcessFacts]) -> None:
+        """Look for kin among processes that are new on this machine, and record them."""
+        await self._around.beside.proc(self._family.note, newcomers)
+        await self._entry.amend()
+
+    async def run(self) -> None:
+        """Live; return when nothing of it is left. Raises nothing but cancellation."""
+        try:
+            async with asyncio.TaskGroup() as company:
+                await self._live(company)
+        except Exception:  # a bug must end this child in order, and no other
+            log.exception("%s: its supervision failed", self.spec.name)
+        finally:
+            if not self._over.is_set():
+                self._abandon()
+
+    # ---- its life
+
+    async def _live(self, company: asyncio.TaskGroup) -> None:
+        self._spawned.watch(self._take_note_of_exit)
+        tasks = [company.create_task(self._health.run(self._tell))]
+        if self._writer is not None:
+            tasks.append(company.create_task(self._writer.run()))
+        await self._enter_in_ledger()
+        while not self._state.phase.final:
+            step = transition(self._state, await self._next_signal())
+            if step.state.phase.final:
+                for task in tasks:
+                    task.cancel()
+                await self._finish(step.state)
+            else:
+                await self._advance(step, company)
+
+    def _tell(self, signal: Signal) -> None:
+        self._inbox.put_nowait(signal)  # each is sent once, or once a change: it cannot be full
+
+    async def _next_signal(self) -> Signal:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._inbox.get()
+        except TimeoutError:
+            self._deadline = None
+            self._too_late = self._too_late or self._state.phase is Phase.STARTING
+            return Signal.DEADLINE
+
+    async def _advance(self, step: Step, company: asyncio.TaskGroup) -> None:
+        entered = step.state.phase is not self._state.phase
+        self._state = step.state
+        if entered:
+            self._announce()
+        for action in step.actions:
+            match action:
+                case Action.TERMINATE:
+                    await self._terminate()
+                case Action.KILL:
+                    await self._kill(company)
+                case Action.SWEEP:
+                    self._begin_sweep(company)
+                case Action.SPAWN:  # its pool decides on another child; no restarts are given
+                    raise AssertionError("A child is spawned once.")
+
+    def _announce(self) -> None:
+        name = self.spec.name
+        match self._state.phase:
+            case Phase.READY if self._was_ready:
+                log.info("%s is well again", name)
+            case Phase.READY:
+                after = self._loop.time() - self._born
+                self._was_ready = True
+                self._deadline = None
+                self._settled.set()
+                log.info("%s is ready after %.1f s (pid %d)", name, after, self._spawned.pid)
+                self._around.bus.publish(ChildBecameReady(self.id, name, after))
+            case Phase.UNHEALTHY:
+                patience = self.spec.probe.patience
+                log.warning("%s has failed %d probes in a row", name, patience)
+                self._around.bus.publish(ChildBecameUnhealthy(self.id, name))
+            case Phase.STOPPING:
+                self._deadline = None
+                self._settled.set()
+                log.info("%s is being ended (pid %d)", name, self._spawned.pid)
+            case _:
+                pass
+
+    async def _is_stranger(self) -> bool:
+        """Whether a server that took the child's port before it could has answered for it."""
+        port = self.spec.endpoint.port
+        if await self._around.beside.proc(self._port_is_taken, port):
+            log.warning("%s: another program listens on its port %d", self.spec.name, port)
+            return True
+        return False
+
+    def _port_is_taken(self, port: int) -> bool:
+        family = [facts.pid for facts in self._family.living()]
+        return taken_by_others(port, [self._spawned.pid, *family])
+
+    async def _enter_in_ledger(self) -> None:
+        try:
+            await self._around.beside.proc(self._family.note, ())
+            await self._entry.enter()
+        except LemonadeError as error:
+            self._record_error = error
+            self.ask_to_stop(now=True)
+        finally:
+            self._recorded.set()
+
+    def _record(self) -> Record:
+        return Record(
+            child=self.id,
+            name=self.spec.name,
+            owner=self._around.owner,
+            leader=self._spawned.identity,
+            executables=self._family.executables(),
+            executable_root=str(self.spec.executable_root),
+            argv0=self.spec.argv[0],
+            port=self.spec.endpoint.port,
+            labels=self.spec.labels,
+            descendants=self._family.descendants(),
+        )
+
+    # ---- its end
+
+    def _take_note_of_exit(self) -> None:
+        self._ending = self._spawned.ending()
+        self._died_at = self._loop.time()
+        self._tell(Signal.EXITED)
+
+    async def _terminate(self) -> None:
+        self._ask_until = self._loop.time() + self.spec.stop.grace
+        if self._hurry.is_set():  # the DEADLINE that kills it is in the inbox already
+            return
+        await self._look_around()
+        self._told_to_end = self._told_to_end or self._ending is None
+        self._spawned.signal_group(os_signals.SIGTERM)
+        self._deadline = self._ask_until
+        await self._bounded(self._entry.amend())
+
+    async def _kill(self, company: asyncio.TaskGroup) -> None:
+        self._hurry.set()
+        if self._state.exited:  # the sweep is under way, and looks at `hurry`
+            return
+        await self._look_around()
+        self._told_to_end = self._told_to_end or self._ending is None
+        self._spawned.signal_group(os_signals.SIGKILL)
+        now = self._loop.time()
+        if self._give_up_at is None:
+            self._give_up_at = now + self.spec.stop.kill_within
+        if now < self._give_up_at:
+            self._deadline = self._give_up_at
+        else:
+            self._begin_sweep(company)
+
+    async def _look_around(self) -> None:
+        """Note the descendants while their parent, by which they are known, is still alive."""
+        await self._bounded(self._around.beside.proc(self._family.living))
+
+    def _begin_sweep(self, company: asyncio.TaskGroup) -> None:
+        self._deadline = None
+        if not self._sweeping:
+            self._sweeping = True
+            company.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        grace = min(self.spec.stop.grace, _ORPHAN_GRACE)
+        if self._told_to_end:
+            grace = max(0.0, self._ask_until - self._loop.time())
+        self._swept = await sweep(
+            lambda: self._around.beside.proc(self._family.living),
+            grace=grace,
+            kill_within=self.spec.stop.kill_within,
+            hurry=self._hurry,
+        )
+        self._tell(Signal.SWEPT)
+
+    async def _finish(self, final: ChildState) -> None:
+        """Collect the process, let go of everything, and only then be in the final phase."""
+        self._pipe.finish()
+        survivors = self._swept.survivors
+        if not self._spawned.collect():
+            survivors = (self._spawned.pid, *survivors)
+        if self._writer is not None:
+            await self._bounded(self._writer.flush())
+        if not survivors:
+            await self._bounded(self._entry.leave())
+        self._conclude(final, survivors)
+
+    async def _bounded(self, work: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(_SIDE_LIMIT):
+                await work
+        except (OSError, LemonadeError) as error:
+            log.warning("%s: %s", self.spec.name, str(error) or type(error).__name__)
+
+    def _conclude(self, final: ChildState, survivors: tuple[int, ...]) -> None:
+        ending = self._ending or Ending(None, None)
+        died_at = self._died_at if self._died_at is not None else self._loop.time()
+        report = ExitReport(
+            status=ending.status,
+            signal=ending.signal,
+            lived=died_at - self._born,
+            expected=self._told_to_end,
+            last_lines=self._output.tail(_LAST_LINES),
+            swept=self._swept.ended,
+            survivors=survivors,
+        )
+        self._report = report
+        self._state = final
+        self._settled.set()
+        self._over.set()
+        as_wanted = report.expected and not self._too_late
+        level = logging.ERROR if survivors else logging.INFO if as_wanted else logging.WARNING
+        log.log(level, "%s %s%s", self.spec.name, report.sentence(), _remains(report))
+        self._around.bus.publish(ChildEnded(self.id, self.spec.name, report))
+
+    def _abandon(self) -> None:
+        """Its task is being torn down: kill what is known, without waiting for anything.
+
+        The record stays, so that the next server looks after what may be left.
+        """
+        self._spawned.signal_group(os_signals.SIGKILL)
+        for known in self._family.descendants():
+            send_signal(known.identity, os_signals.SIGKILL)
+        self._pipe.finish()
+        self._spawned.collect(within=_ABANDON_LIMIT)
+        self._recorded.set()
+        self._conclude(ChildState(Phase.FAILED), ())
+
+
+def _remains(report: ExitReport) -> str:
+    words = ""
+    if report.swept:
+        words += f"; ended besides: {', '.join(map(str, report.swept))}"
+    if report.survivors:
+        words += f"; still alive: {', '.join(map(str, report.survivors))}"
+    return words

@@ -1,0 +1,81 @@
+"""What is said about a child that did not do what it was started for.
+
+Pure: from what was wanted and how it ended to an error with a sentence, the child's own last
+lines, and what to do now.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lemonade.core.errors import ChildError, ExitedWhileStarting, NeverReady, WouldNotDie
+from lemonade.core.process import ExitReport, ProcessSpec
+
+_QUOTED_LINES: Final = 6
+_QUOTED_CHARACTERS: Final = 300
+
+
+def not_ready(
+    spec: ProcessSpec, report: ExitReport, *, too_late: bool, was_ready: bool
+) -> ChildError:
+    """Why `Child.ready` cannot return.
+
+    Args:
+        spec: what was started.
+        report: how it ended.
+        too_late: it was ended by us because its time to start was over.
+        was_ready: it had been ready before it ended.
+    """
+    facts = _facts(report)
+    if too_late:
+        limit = spec.probe.ready_within
+        return NeverReady(
+            f"{spec.name}: the engine was not ready after {limit:g} s and was ended."
+            f"{_quoted(report)}",
+            remedy="If it was still loading, allow it more time; `lemonade logs` shows all it "
+            "printed.",
+            facts={**facts, "ready_within": limit},
+        )
+    if report.expected:
+        return ExitedWhileStarting(
+            f"{spec.name}: the engine was stopped before it was ready.",
+            remedy="Load the model again if you want it.",
+            facts=facts,
+        )
+    when = "" if was_ready else " while starting"
+    return ExitedWhileStarting(
+        f"{spec.name}: the engine {_ended(report)}{when}.{_quoted(report)}",
+        remedy="Correct what it complains about, most often an argument, a file or too little "
+        "memory; `lemonade logs` shows all it printed.",
+        facts=facts,
+    )
+
+
+def will_not_die(spec: ProcessSpec, report: ExitReport) -> WouldNotDie:
+    """Why `Child.stop` cannot say that nothing is left."""
+    return WouldNotDie(
+        f"{spec.name}: processes {', '.join(map(str, report.survivors))} cannot be ended.",
+        remedy="They hang in the kernel, most often in a device driver, and their memory stays "
+        "taken until that lets go or the machine is restarted.",
+        facts={**_facts(report), "survivors": list(report.survivors)},
+    )
+
+
+def _facts(report: ExitReport) -> dict[str, object]:
+    return {
+        "exit_status": report.status,
+        "signal": report.signal,
+        "last_lines": list(report.last_lines),
+    }
+
+
+def _ended(report: ExitReport) -> str:
+    sentence = report.sentence()
+    return f"was {sentence}" if report.signal is not None else sentence
+
+
+def _quoted(report: ExitReport) -> str:
+    lines = [line[:_QUOTED_CHARACTERS] for line in report.last_lines if line.strip()]
+    if not lines:
+        return " It printed nothing."
+    return " Its last lines: " + "\n".join(lines[-_QUOTED_LINES:])

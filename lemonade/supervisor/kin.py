@@ -1,0 +1,158 @@
+"""Whose process is this: the family of one child, recognised by what a process cannot shed.
+
+A descendant may rename itself, start another session, lose its parent and rewrite what it shows as
+its environment. It is recognised by any one of four things: it is in the child's session, which
+is named after a pid that we have not given back; it has been noted before, by pid and start time;
+its parent is family; or it is an orphan that can still write to the child's output pipe. Names,
+command lines and environments are never asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from lemonade.supervisor.processes import (
+    Identity,
+    ProcessFacts,
+    executable_of,
+    holds_pipe_end,
+    pids,
+    read_process,
+    reap_adopted,
+    scan,
+)
+
+_INIT: Final = 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Descendant:
+    """A process noted as family, and the program it ran when it was noticed."""
+
+    identity: Identity
+    executable: str | None
+
+
+class Family:
+    """What is known of the descendants of one child.
+
+    Its leader is the process we spawned, and it is asked about only until that one has been
+    collected: then the numbers mean nothing any more. Changed in one thread only (`Beside.proc`).
+    """
+
+    def __init__(self, leader: Identity, pipe_inode: int) -> None:
+        self.leader = leader
+        self._pipe_inode = pipe_inode
+        self._noted: dict[int, Descendant] = {}
+        self._executables: dict[str, None] = {}
+
+    def descendants(self) -> tuple[Descendant, ...]:
+        """Those that were alive when last looked at, by pid."""
+        return tuple(sorted(self._noted.values()))
+
+    def executables(self) -> tuple[str, ...]:
+        """Every program the leader has been seen to run; a launcher becomes another."""
+        return tuple(self._executables)
+
+    def note(self, newcomers: Iterable[ProcessFacts]) -> None:
+        """Recognise kin among processes not looked at before.
+
+        Also forgets, and collects, descendants that have ended.
+        """
+        self._observe_leader()
+        for pid, known in tuple(self._noted.items()):
+            facts = read_process(pid)
+            if facts is None or facts.identity != known.identity:
+                del self._noted[pid]
+            elif facts.dead:
+                self._bury(facts)
+        for facts in self._recognise(newcomers):
+            if facts.dead:
+                self._bury(facts)
+            else:
+                self._noted[facts.pid] = Descendant(facts.identity, executable_of(facts.pid))
+
+    def living(self) -> tuple[ProcessFacts, ...]:
+        """Every descendant that is alive now; the dead that were re-parented to us are collected.
+
+        Looks at all processes. The leader is not among them.
+        """
+        table = scan()
+        for pid, known in tuple(self._noted.items()):
+            facts = table.get(pid)
+            if facts is None or facts.identity != known.identity:
+                del self._noted[pid]
+        alive = []
+        for facts in self._recognise(table.values()):
+            if facts.dead:
+                self._bury(facts)
+                continue
+            alive.append(facts)
+            if facts.pid not in self._noted:
+                self._noted[facts.pid] = Descendant(facts.identity, executable_of(facts.pid))
+        return tuple(sorted(alive, key=lambda facts: facts.pid))
+
+    def _observe_leader(self) -> None:
+        executable = executable_of(self.leader.pid)
+        if executable is not None:
+            self._executables[executable] = None
+
+    def _bury(self, facts: ProcessFacts) -> None:
+        self._noted.pop(facts.pid, None)
+        if facts.parent == os.getpid():
+            reap_adopted(facts.pid)
+
+    def _recognise(self, candidates: Iterable[ProcessFacts]) -> list[ProcessFacts]:
+        """The family among `candidates`, parents' children included, the leader excluded."""
+        own = os.getpid()
+        strangers = [
+            facts
+            for facts in candidates
+            if facts.pid not in (own, self.leader.pid)
+            and facts.start_ticks >= self.leader.start_ticks
+        ]
+        family = [facts for facts in strangers if self._has_a_mark(facts, own)]
+        found = {facts.pid for facts in family}
+        parents = found | self._noted.keys() | {self.leader.pid}
+        grown = True
+        while grown:
+            children = [
+                facts for facts in strangers if facts.parent in parents and facts.pid not in found
+            ]
+            family += children
+            found.update(facts.pid for facts in children)
+            parents |= found
+            grown = bool(children)
+        return family
+
+    def _has_a_mark(self, facts: ProcessFacts, own: int) -> bool:
+        if facts.session == self.leader.pid:
+            return True
+        known = self._noted.get(facts.pid)
+        if known is not None and known.identity == facts.identity:
+            return True
+        if facts.dead or facts.parent not in (own, _INIT):
+            return False
+        return holds_pipe_end(facts.pid, self._pipe_inode)
+
+
+class Census:
+    """Tells apart the processes that were here at the last look from those that are new.
+
+    Looking at all of them every second would cost more than it finds; a directory listing and the
+    few newcomers cost next to nothing. A number that came back between two looks is missed here
+    and found by the whole scan that every stop makes.
+    """
+
+    def __init__(self) -> None:
+        self._known: frozenset[int] = frozenset()
+
+    def newcomers(self) -> list[ProcessFacts]:
+        """The facts of processes not seen by the previous call. Blocks."""
+        present = frozenset(pids())
+        arrived = present - self._known
+        self._known = present
+        return [facts for pid in sorted(arrived) if (facts := read_process(pid)) is not None]

@@ -1,0 +1,192 @@
+"""What the next server must know of our children if this one dies: one JSON file a child.
+
+The file is written before the child counts as started, amended as descendants are noticed, and
+removed when nothing of the child is left. It holds identities, never a secret: no environment, and
+of the command line only the program. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from lemonade.core.errors import ConfigError
+from lemonade.core.ids import ChildId
+from lemonade.core.inference import JsonObject
+from lemonade.storage import read_json, write_json
+from lemonade.supervisor.kin import Descendant
+from lemonade.supervisor.processes import Identity, boot_id, own_identity, pid_namespace
+
+log = logging.getLogger(__name__)
+
+SCHEMA: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The server a record belongs to.
+
+    Attributes:
+        identity: the server's process.
+        boot: boot the start times count from.
+        namespace: the world its pids are numbers of.
+        user: whom it runs as.
+    """
+
+    identity: Identity
+    boot: str
+    namespace: str
+    user: int
+
+    @classmethod
+    def ourselves(cls) -> Owner:
+        """This server."""
+        return cls(own_identity(), boot_id(), pid_namespace(), os.geteuid())
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One child, as its file tells it.
+
+    Attributes:
+        child: which run of which child; the name of the file.
+        name: the model, for people.
+        owner: the server that started it.
+        leader: the process that was spawned; its pid is also its session.
+        executables: programs the leader has been seen to run.
+        executable_root: the directory its program was to lie under.
+        argv0: the program it was started with.
+        port: where it listens.
+        labels: words for people.
+        descendants: processes noticed below it.
+    """
+
+    child: ChildId
+    name: str
+    owner: Owner
+    leader: Identity
+    executables: tuple[str, ...]
+    executable_root: str
+    argv0: str
+    port: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    descendants: tuple[Descendant, ...] = ()
+
+    def as_json(self) -> JsonObject:
+        """The content of the file."""
+        return {
+            "schema": SCHEMA,
+            "child": self.child,
+            "name": self.name,
+            "pid": self.leader.pid,
+            "start_ticks": self.leader.start_ticks,
+            "session": self.leader.pid,
+            "executables": list(self.executables),
+            "executable_root": self.executable_root,
+            "argv0": self.argv0,
+            "port": self.port,
+            "labels": dict(self.labels),
+            "boot": self.owner.boot,
+            "namespace": self.owner.namespace,
+            "user": self.owner.user,
+            "owner": {
+                "pid": self.owner.identity.pid,
+                "start_ticks": self.owner.identity.start_ticks,
+            },
+            "descendants": [
+                {
+                    "pid": known.identity.pid,
+                    "start_ticks": known.identity.start_ticks,
+                    "executable": known.executable,
+                }
+                for known in self.descendants
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, value: JsonObject) -> Record:
+        """Read a record back.
+
+        Raises:
+            ValueError: it is not one, or of a version we do not know.
+        """
+        try:
+            if value["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {value['schema']!r}")
+            return cls(
+                child=ChildId(str(value["child"])),
+                name=str(value["name"]),
+                owner=Owner(
+                    _identity(value["owner"]),
+                    str(value["boot"]),
+                    str(value["namespace"]),
+                    int(value["user"]),
+                ),
+                leader=_identity(value),
+                executables=tuple(str(path) for path in value["executables"]),
+                executable_root=str(value["executable_root"]),
+                argv0=str(value["argv0"]),
+                port=int(value["port"]),
+                labels={str(key): str(text) for key, text in value["labels"].items()},
+                descendants=tuple(
+                    Descendant(_identity(known), known["executable"])
+                    for known in value["descendants"]
+                ),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _identity(value: Mapping[str, Any]) -> Identity:
+    pid, start = int(value["pid"]), int(value["start_ticks"])
+    if pid <= 1 or start < 0:  # never to be signalled, whatever a file says
+        raise ValueError(f"pid {pid} cannot be a child's")
+    return Identity(pid, start)
+
+
+class Ledger:
+    """The directory of records. Several servers may share it; each touches its own files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def write(self, record: Record) -> None:
+        """Write or replace the child's record, readable by its owner only.
+
+        Raises:
+            OutOfDisk: there is no space.
+            BadConfigFile: the directory cannot be written.
+        """
+        write_json(self._path(record.child), record.as_json(), mode=0o600)
+
+    def remove(self, child: ChildId) -> None:
+        """Nothing of the child is left.
+
+        Raises:
+            OSError: the file cannot be removed.
+        """
+        self._path(child).unlink(missing_ok=True)
+
+    def records(self) -> list[Record]:
+        """All that can be read. A damaged one is dropped and logged: it proves nothing."""
+        found = []
+        for path in sorted(self.directory.glob("*.json")):
+            try:
+                value = read_json(path)
+                if value is not None:
+                    found.append(Record.from_json(value))
+            except ConfigError as error:  # another user's, perhaps
+                log.warning("The record %s is left alone: %s", path.name, error)
+            except ValueError as error:
+                log.warning("The record %s says nothing and is dropped: %s", path.name, error)
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return found
+
+    def _path(self, child: ChildId) -> Path:
+        return self.directory / f"{child}.json"

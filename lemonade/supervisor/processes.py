@@ -1,0 +1,242 @@
+"""What the kernel says about processes: a reading of /proc, and two requests made to the kernel.
+
+Nothing here decides whose a process is. A pid alone is never an identity, since numbers come back:
+a pid with its start time is. Reading /proc blocks for microseconds a process, so scans run beside
+the event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+_PROC: Final = "/proc"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Identity:
+    """One process, told apart from every other that had or will have its number.
+
+    Attributes:
+        pid: its number.
+        start_ticks: kernel clock ticks from boot to its start (field 22 of `/proc/PID/stat`).
+    """
+
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """What `/proc/PID/stat` said.
+
+    Attributes:
+        pid: its number.
+        start_ticks: see `Identity`.
+        parent: who is told of its end; changes when the parent dies.
+        group: process group.
+        session: session; a child of ours leads its own.
+        dead: it has ended, though its number may not have been collected yet.
+    """
+
+    pid: int
+    start_ticks: int
+    parent: int
+    group: int
+    session: int
+    dead: bool
+
+    @property
+    def identity(self) -> Identity:
+        """The pair that is never reused within one boot."""
+        return Identity(self.pid, self.start_ticks)
+
+
+def read_process(pid: int) -> ProcessFacts | None:
+    """The facts of one process; `None` if there is none of that number."""
+    try:
+        descriptor = os.open(f"{_PROC}/{pid}/stat", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        raw = os.read(descriptor, 4096)
+    except OSError:  # it went away in between
+        return None
+    finally:
+        os.close(descriptor)
+    # The name stands in brackets and may hold anything, brackets included.
+    fields = raw[raw.rfind(b")") + 2 :].split()
+    if len(fields) < 20:
+        return None
+    # A leading thread that has ended shows as Z while its other threads still hold the memory.
+    dead = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return ProcessFacts(
+        pid=pid,
+        start_ticks=int(fields[19]),
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        dead=dead,
+    )
+
+
+def pids() -> list[int]:
+    """The numbers of all processes we can see."""
+    with os.scandir(_PROC) as entries:
+        return [int(entry.name) for entry in entries if entry.name.isdecimal()]
+
+
+def scan() -> dict[int, ProcessFacts]:
+    """The facts of all processes we can see."""
+    return {pid: facts for pid in pids() if (facts := read_process(pid)) is not None}
+
+
+def is_alive(identity: Identity) -> bool:
+    """Whether exactly this process is still running."""
+    facts = read_process(identity.pid)
+    return facts is not None and not facts.dead and facts.start_ticks == identity.start_ticks
+
+
+def own_identity() -> Identity:
+    """Who we are."""
+    pid = os.getpid()
+    facts = read_process(pid)
+    return Identity(pid, facts.start_ticks if facts is not None else 0)
+
+
+def executable_of(pid: int) -> str | None:
+    """Absolute path of the program it runs; `None` if it is gone or not ours to ask."""
+    try:
+        path = str(Path(f"{_PROC}/{pid}/exe").readlink())
+    except OSError:
+        return None
+    return path.removesuffix(" (deleted)")  # an update may have replaced the file
+
+
+def user_of(pid: int) -> int | None:
+    """The user it runs as."""
+    try:
+        return Path(f"{_PROC}/{pid}").stat().st_uid
+    except OSError:
+        return None
+
+
+def boot_id() -> str:
+    """A word that changes with every boot; start times of different boots cannot be compared."""
+    try:
+        return Path(f"{_PROC}/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def pid_namespace() -> str:
+    """A word for the world our pids are numbers of: containers of one boot each have their own."""
+    try:
+        return str(Path(f"{_PROC}/self/ns/pid").readlink())
+    except OSError:
+        return "unknown"
+
+
+def holds_pipe_end(pid: int, inode: int) -> bool:
+    """Whether the process can write to the pipe of that inode.
+
+    A child's descendants inherit the writing end of its output pipe, whatever they do to their
+    session, parent or name; nobody else has it.
+    """
+    return any(
+        target == f"pipe:[{inode}]" and _opened_for_writing(pid, number)
+        for number, target in _descriptors(pid)
+    )
+
+
+def sockets_of(pid: int) -> frozenset[int] | None:
+    """Inodes of the sockets it has open; `None` if we may not look."""
+    found = _descriptors(pid)
+    if not found:
+        return None
+    return frozenset(int(target[8:-1]) for _, target in found if target.startswith("socket:["))
+
+
+def _descriptors(pid: int) -> list[tuple[str, str]]:
+    found = []
+    try:
+        for link in Path(f"{_PROC}/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                found.append((link.name, str(link.readlink())))
+    except OSError:
+        return []
+    return found
+
+
+def _opened_for_writing(pid: int, number: str) -> bool:
+    try:
+        lines = Path(f"{_PROC}/{pid}/fdinfo/{number}").read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((line.split()[1] for line in lines if line.startswith("flags:")), "0")
+    return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
+
+
+def send_signal(identity: Identity, number: int) -> bool:
+    """Signal exactly this process; `False` if it is gone or not ours to signal.
+
+    The descriptor is taken first and the start time is read after: once they agree, the number
+    cannot come to mean another process.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return is_alive(identity) and _kill(identity.pid, number)
+    try:
+        descriptor = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return False
+    except OSError:  # a kernel or a sandbox without it
+        return is_alive(identity) and _kill(identity.pid, number)
+    try:
+        if not is_alive(identity):
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _kill(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return False
+    return True
+
+
+def reap_adopted(pid: int) -> None:
+    """Collect a dead process that was re-parented to us. Harmless if it was not."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except OSError:
+        return
+
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> bool:
+    """Have orphaned descendants re-parented to us instead of to process 1."""
+    return bool(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def ask_for_parent_death_signal(number: int) -> None:
+    """For the moment between fork and exec: be sent `number` when the parent's thread ends.
+
+    Nothing is imported and little is allocated here, since only the forking thread exists.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

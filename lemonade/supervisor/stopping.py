@@ -1,0 +1,87 @@
+"""Ending what is left of a child until nothing is: ask, wait, then kill, and look again.
+
+The child's own process and its group are signalled by the child's task; this is the second half,
+the sweep, which ends every other process of the family one by one, by pid *and* start time. It is
+over only when a look at all processes finds none alive, or when even SIGKILL has not helped for
+`kill_within` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from lemonade.supervisor.processes import Identity, ProcessFacts, send_signal
+
+Look = Callable[[], Awaitable[tuple[ProcessFacts, ...]]]
+"""Finds the processes that are to be ended and are still alive."""
+
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep found.
+
+    Attributes:
+        ended: pids that were alive when it began, or later, and are gone.
+        survivors: pids that are alive in spite of SIGKILL.
+    """
+
+    ended: tuple[int, ...] = ()
+    survivors: tuple[int, ...] = ()
+
+
+async def sweep(look: Look, *, grace: float, kill_within: float, hurry: asyncio.Event) -> Swept:
+    """End all that `look` finds, and what it finds after that.
+
+    Args:
+        look: asked again and again, so that what is born meanwhile is found too.
+        grace: seconds between SIGTERM and SIGKILL; 0 does not ask first.
+        kill_within: seconds after the first SIGKILL before giving up.
+        hurry: set by somebody who does not want to wait for the grace.
+    """
+    loop = asyncio.get_running_loop()
+    kill_from = loop.time() + grace
+    give_up_at: float | None = None
+    asked: set[Identity] = set()
+    pause = _FIRST_PAUSE
+    while alive := await look():
+        now = loop.time()
+        killing = now >= kill_from or hurry.is_set()
+        if killing and give_up_at is None:
+            give_up_at = now + kill_within
+            pause = _FIRST_PAUSE
+        elif give_up_at is not None and now >= give_up_at:
+            return _swept(asked, alive)
+        for facts in alive:
+            if killing:
+                send_signal(facts.identity, signal.SIGKILL)
+            elif facts.identity not in asked:
+                send_signal(facts.identity, signal.SIGTERM)
+            asked.add(facts.identity)
+        await _pause(pause if killing else min(pause, kill_from - now), hurry, waiting=not killing)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+    return _swept(asked, ())
+
+
+async def _pause(seconds: float, hurry: asyncio.Event, *, waiting: bool) -> None:
+    if not waiting:
+        await asyncio.sleep(seconds)
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await hurry.wait()
+
+
+def _swept(asked: set[Identity], alive: tuple[ProcessFacts, ...]) -> Swept:
+    survivors = {facts.identity for facts in alive}
+    return Swept(
+        tuple(sorted(identity.pid for identity in asked - survivors)),
+        tuple(sorted(identity.pid for identity in survivors)),
+    )

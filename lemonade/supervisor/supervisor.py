@@ -1,0 +1,209 @@
+"""The owner of all children: starts them, notices what they start, and ends them all.
+
+A supervisor is an async context manager that lives as long as the server. What it starts is
+recorded before it counts, so that the next server can end what this one could not; what servers
+before it left behind is ended before it starts anything itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Final, Self
+
+from lemonade.core.bus import Bus
+from lemonade.core.errors import ShuttingDown
+from lemonade.core.events import ChildSpawned
+from lemonade.core.ids import ChildId
+from lemonade.core.process import ProcessSpec
+from lemonade.supervisor.beside import Beside
+from lemonade.supervisor.child import Child, Surroundings
+from lemonade.supervisor.health import Probe
+from lemonade.supervisor.kin import Census
+from lemonade.supervisor.ledger import Ledger, Owner
+from lemonade.supervisor.ports import PortLease, Ports
+from lemonade.supervisor.processes import become_subreaper
+from lemonade.supervisor.reaper import Reaper
+from lemonade.supervisor.spawn import spawn
+
+log = logging.getLogger(__name__)
+
+_NAME_LENGTH: Final = 60
+_COLLECT_LIMIT: Final = 0.5
+
+
+class Supervisor:
+    """All children of this server.
+
+    Enter and leave it in one task. While it is entered, nothing else may collect processes it has
+    not started (`waitpid(-1)`): orphans of our children are re-parented to this process.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger_dir: Path,
+        bus: Bus,
+        watch_interval: float = 5.0,
+        notice_interval: float = 1.0,
+        orphan_grace: float = 1.0,
+    ) -> None:
+        """Set up, without doing anything yet.
+
+        Args:
+            ledger_dir: where children are recorded; servers may share it.
+            bus: told of everything that happens to a child.
+            watch_interval: least seconds between two probes of a ready child.
+            notice_interval: seconds between two looks for new descendants.
+            orphan_grace: seconds that an earlier server's processes get to end by themselves.
+        """
+        self._bus = bus
+        self._ledger = Ledger(ledger_dir)
+        self._watch_interval = watch_interval
+        self._notice_interval = notice_interval
+        self._orphan_grace = orphan_grace
+        self._children: dict[ChildId, Child] = {}
+        self._ports = Ports()
+        self._closing = False
+        self._has_children = asyncio.Event()
+        self._around: Surroundings | None = None
+        self._group = asyncio.TaskGroup()
+
+    @property
+    def children(self) -> Mapping[ChildId, Child]:
+        """Those that have not ended, oldest first."""
+        return MappingProxyType(self._children)
+
+    async def __aenter__(self) -> Self:
+        if not become_subreaper():
+            log.warning("Orphans of engines cannot be re-parented to this process.")
+        beside = Beside()
+        try:
+            await Reaper(self._ledger, beside, self._bus, grace=self._orphan_grace).reap()
+            owner = await beside.proc(Owner.ourselves)
+        except BaseException:
+            beside.close()
+            raise
+        self._around = Surroundings(self._bus, self._ledger, beside, owner, self._watch_interval)
+        await self._group.__aenter__()
+        self._noticing = self._group.create_task(self._notice_descendants(beside))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._around is not None
+        self._closing = True
+        try:
+            await self._stop_all()
+        finally:
+            self._noticing.cancel()
+            try:
+                if isinstance(error, asyncio.CancelledError):
+                    # Perhaps the group's own way of saying that a task of it has failed.
+                    await self._group.__aexit__(kind, error, trace)
+                else:
+                    await self._group.__aexit__(None, None, None)
+            finally:
+                self._around.beside.close()
+
+    def lease_port(self) -> PortLease:
+        """A private port on the loopback that no other child gets until it is released.
+
+        Raises:
+            OSError: there is none.
+        """
+        return self._ports.lease()
+
+    async def start(self, spec: ProcessSpec, probe: Probe) -> Child:
+        """Start a child and record it. It is not ready yet: `await child.ready()`.
+
+        A cancelled start leaves no process behind. Must be called from the main thread.
+
+        Args:
+            spec: what to start.
+            probe: asked whether the child may be used.
+
+        Raises:
+            SpawnFailed: the program could not be started at all.
+            OutOfDisk: the child could not be recorded, and was ended.
+            BadConfigFile: likewise.
+            ShuttingDown: the supervisor is on its way out.
+        """
+        if self._closing or self._around is None:
+            raise ShuttingDown(
+                "The server is shutting down and starts no engines.",
+                remedy="Try again when it runs.",
+            )
+        spawned = spawn(spec)
+        try:
+            child = Child(_child_id(spec.name), spec, probe, spawned, self._around)
+            self._group.create_task(self._own(child), name=f"child {child.id}")
+        except BaseException:  # nobody owns the process yet
+            spawned.signal_group(signal.SIGKILL)
+            spawned.collect(within=_COLLECT_LIMIT)
+            raise
+        self._children[child.id] = child
+        self._has_children.set()
+        log.info("%s is starting (pid %d)", spec.name, spawned.pid)
+        log.debug("%s: %s", spec.name, " ".join(spec.shown_argv()))
+        self._bus.publish(ChildSpawned(child.id, spec.name, spawned.pid, spec.endpoint.port))
+        try:
+            await child.recorded()
+        except asyncio.CancelledError:
+            child.ask_to_stop(now=True)  # nobody will ever hold it
+            raise
+        return child
+
+    async def _own(self, child: Child) -> None:
+        try:
+            await child.run()
+        finally:
+            del self._children[child.id]
+            if not self._children:
+                self._has_children.clear()
+
+    async def _notice_descendants(self, beside: Beside) -> None:
+        census = Census()
+        while True:
+            await self._has_children.wait()
+            newcomers = await beside.proc(census.newcomers)
+            for child in tuple(self._children.values()):
+                await child.notice(newcomers)
+            await asyncio.sleep(self._notice_interval)
+
+    async def _stop_all(self) -> None:
+        """End all children side by side. Cancelled, it does not ask them any more but goes on.
+
+        This is the one place that finishes its work in spite of a cancellation; that is passed on
+        afterwards. It is bounded, since the end of every child is.
+        """
+        interrupted: asyncio.CancelledError | None = None
+        for child in tuple(self._children.values()):
+            child.ask_to_stop()
+        while self._children:
+            child = next(iter(self._children.values()))
+            try:
+                await child.ended()
+                await asyncio.sleep(0)  # its task takes it from the list
+            except asyncio.CancelledError as error:
+                interrupted = error
+                for other in tuple(self._children.values()):
+                    other.ask_to_stop(now=True)
+        if interrupted is not None:
+            raise interrupted
+
+
+def _child_id(name: str) -> ChildId:
+    """A file name for one run, readable, and unique in all servers that share a ledger."""
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:_NAME_LENGTH]
+    return ChildId(f"{word or 'child'}-{secrets.token_hex(4)}")

@@ -164,11 +164,10 @@ class Catalog:
             recipe.section: SectionSpec(
                 name=recipe.section,
                 title=recipe.title,
-                defaults=dict(recipe.settings),
+                defaults=_setting_defaults(recipe),
                 variants=tuple(
                     sorted(spec.backend_id.variant for spec in self.backends_of(recipe.id))
                 ),
-                further=tuple(option.setting for option in recipe.option if option.setting),
                 selectable=recipe.selectable_backend,
             )
             for recipe in self.recipes.values()
@@ -202,6 +201,15 @@ def _check_recipe(recipe: RecipeSpec, path: Path, all_recipes: Iterable[RecipeSp
     for other in all_recipes:
         if other.section == recipe.section and other.id < recipe.id:
             raise bad(path, ("section",), f"'{recipe.section}' belongs to recipe {other.id}")
+
+
+def _setting_defaults(recipe: RecipeSpec) -> dict[str, object]:
+    """The recipe's own, and for settings of options the option's default."""
+    defaults: dict[str, object] = dict(recipe.settings)
+    for option in recipe.option:
+        if option.setting and option.type != "backend":
+            defaults.setdefault(option.setting, "" if option.default is None else option.default)
+    return defaults
 
 
 def _some(names: Iterable[str]) -> str:

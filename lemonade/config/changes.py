@@ -23,6 +23,8 @@ def normalise(changes: object, sections: Iterable[str]) -> tuple[Tree, str]:
         raise BadSetting(
             "Nothing is to be set.", remedy='Send an object such as {"max_loaded_models": 2}.'
         )
+    if "no_broadcast" in changes and "broadcast" in changes:
+        raise BadSetting("'no_broadcast' and 'broadcast' are one setting.", remedy="Say it once.")
     names = frozenset(sections)
     tree: Tree = {}
     message = ""

@@ -7,7 +7,7 @@ from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
-from lemonade.config.sections import check_value, known_keys, shown
+from lemonade.config.sections import check_value, section_defaults, shown
 from lemonade.config.settings import KEYS, Settings
 from lemonade.config.tree import Tree, leaves
 from lemonade.core.errors import BadSetting, UnknownSetting
@@ -21,7 +21,7 @@ Sections = Mapping[str, SectionSpec]
 def default_document(sections: Sections) -> Tree:
     """The defaults of everything, nested."""
     tree = Settings().document()
-    return {**tree, **{name: dict(spec.defaults) for name, spec in sections.items()}}
+    return {**tree, **{name: section_defaults(spec) for name, spec in sections.items()}}
 
 
 def sort_out(document: JsonObject, sections: Sections) -> tuple[Tree, tuple[str, ...]]:
@@ -32,7 +32,7 @@ def sort_out(document: JsonObject, sections: Sections) -> tuple[Tree, tuple[str,
         if key == "_generated":  # a note that older files carry
             continue
         if key in sections and isinstance(value, Mapping):
-            keys = known_keys(sections[key])
+            keys = section_defaults(sections[key])
             known[key] = {inner: v for inner, v in value.items() if inner in keys}
             unknown += [f"{key}.{inner}" for inner in value if inner not in keys]
         elif key in sections:
@@ -56,8 +56,7 @@ def unknown_setting(key: str, sections: Sections) -> UnknownSetting:
 
 def all_keys(sections: Sections) -> tuple[str, ...]:
     """Every dotted key there is."""
-    own = [key for key, _ in leaves(Settings().document())]
-    return (*own, *(f"{n}.{key}" for n, spec in sections.items() for key in known_keys(spec)))
+    return tuple(key for key, _ in leaves(default_document(sections)))
 
 
 def settings_from(tree: JsonObject, sections: Sections, where: str) -> Settings:

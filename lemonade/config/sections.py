@@ -1,7 +1,7 @@
 """The rules of a recipe's section: which keys it has and what they may be.
 
-A section's keys are those its recipe gives a default, those its load options can be set by, and
-for each variant `<variant>_args` and `<variant>_bin`. What a key may be follows from its name, and
+A section's keys are those its recipe gives a default, `backend` if clients may choose one, and for
+each variant `<variant>_args` and `<variant>_bin`. What a key may be follows from its name, and
 for others from the type of the default.
 """
 
@@ -18,6 +18,21 @@ from lemonade.core.sections import SectionSpec
 AUTO: Final = "auto"
 BUILTIN: Final = "builtin"
 
+MEANINGS: Final = {
+    "backend": "Variant that runs the models; `auto` picks the best that this machine supports.",
+    "args": "Arguments for the engine, as a shell would read them.",
+    "<variant>_args": "Used on that variant instead of `args`, unless empty.",
+    "<variant>_bin": "What runs on that variant: `builtin` is the pinned version, `latest` the "
+    "newest, a version that one, an absolute path that executable (or the folder it is in), "
+    "which is never fetched or changed.",
+    "device": "Devices to offload to, as the engine names them.",
+    "prefer_system": "Whether an engine that is on this machine already is preferred.",
+    "steps, width, height": "For image models: whole numbers above 0.",
+    "cfg_scale": "For image models: a number above 0.",
+    "lora_dir, upscaler_dir": "Absolute path of a folder, or empty.",
+}
+"""What people are told about the keys, by name."""
+
 _STRINGS: Final = ("args", "device")
 _BOOLEANS: Final = ("prefer_system",)
 _COUNTS: Final = ("steps", "width", "height")
@@ -27,14 +42,17 @@ _ARGS: Final = "_args"
 _BIN: Final = "_bin"
 
 
-def known_keys(spec: SectionSpec) -> frozenset[str]:
-    """Every key the section has."""
-    named = {*spec.defaults, *spec.further}
-    variants = {key.removesuffix(_ARGS) for key in spec.defaults if key.endswith(_ARGS)}
-    variants |= {key.removesuffix(_BIN) for key in spec.defaults if key.endswith(_BIN)}
-    variants |= set(spec.variants)
-    named |= {f"{_word(variant)}{end}" for variant in variants for end in (_ARGS, _BIN)}
-    return frozenset(named | ({"backend"} if spec.selectable else set()))
+def section_defaults(spec: SectionSpec) -> dict[str, object]:
+    """Every key the section has, and its default."""
+    defaults: dict[str, object] = {"backend": AUTO} if spec.selectable else {}
+    defaults.update(spec.defaults)
+    variants = [_word(variant) for variant in spec.variants]
+    for key in spec.defaults:  # a recipe may know variants that nobody has declared yet
+        variants += [key.removesuffix(end) for end in (_ARGS, _BIN) if key.endswith(end)]
+    for variant in sorted(variants):
+        defaults.setdefault(f"{variant}{_ARGS}", "")
+        defaults.setdefault(f"{variant}{_BIN}", BUILTIN)
+    return defaults
 
 
 def check_value(spec: SectionSpec, key: str, value: object, where: str) -> None:
@@ -105,7 +123,7 @@ def _problem(spec: SectionSpec, key: str, value: object) -> str:
         return "" if folder else "it must be an absolute path or empty"
     if key in _STRINGS or key.endswith((_ARGS, _BIN)):
         return "" if isinstance(value, str) else "it must be a string"
-    return _type_problem(spec.defaults.get(key, ""), value)
+    return _type_problem(section_defaults(spec).get(key, ""), value)
 
 
 def _type_problem(default: object, value: object) -> str:

@@ -13,10 +13,9 @@ class SectionSpec:
     Attributes:
         name: of the section in `config.json`.
         title: for people.
-        defaults: key to default; the default's type is the key's type.
-        variants: of the recipe's backends; what `backend` may name, and whose `<variant>_args`
-            and `<variant>_bin` exist.
-        further: keys without a default that are settings too.
+        defaults: key to default; the default's type is the key's type. `backend`, and
+            `<variant>_args` and `<variant>_bin` of every variant, exist without being listed.
+        variants: of the recipe's backends; what `backend` may name.
         selectable: whether `backend` is a setting of it.
     """
 
@@ -24,5 +23,4 @@ class SectionSpec:
     title: str = ""
     defaults: Mapping[str, object] = field(default_factory=dict)
     variants: tuple[str, ...] = ()
-    further: tuple[str, ...] = ()
     selectable: bool = True

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from lemonade.core.errors import MalformedRequest
 from lemonade.core.ids import BackendId
 
 
@@ -94,7 +95,10 @@ class BackendSpec(Declared):
     @field_validator("id")
     @classmethod
     def _id_has_two_parts(cls, value: str) -> str:
-        BackendId.parse(value)
+        try:
+            BackendId.parse(value)
+        except MalformedRequest as error:
+            raise ValueError(f"'{value}' is not recipe:variant in small letters") from error
         return value
 
     @property

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from lemonade.catalog.backend import Declared
+from lemonade.core.errors import BadSetting
 from lemonade.core.inference import Operation
 from lemonade.core.units import parse_duration
 
@@ -52,7 +53,10 @@ class UpstreamSpec(Declared):
     @field_validator("ready_within", "stop_grace", mode="before")
     @classmethod
     def _durations(cls, value: str | float) -> float:
-        return parse_duration(value)
+        try:
+            return parse_duration(value)
+        except BadSetting as error:
+            raise ValueError(str(error)) from error
 
 
 class ArgvSpec(Declared):

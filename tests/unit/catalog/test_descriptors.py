@@ -1,0 +1,119 @@
+"""A wrong file is told by file, table and key; and what the catalog says about a good one."""
+
+from __future__ import annotations
+
+import pytest
+
+from lemonade.core.errors import BadDescriptor, UnknownBackend, UnknownRecipe
+from lemonade.core.ids import BackendId
+from tests.unit.catalog.conftest import BACKEND, RECIPE
+
+WRONG = [
+    # file, what is replaced, by what, what the message says
+    ("recipes/brew.toml", "schema   = 1", "schema = 2", ["key 'schema'", "1"]),
+    ("recipes/brew.toml", "schema   = 1", "", ["key 'schema'", "missing"]),
+    ("recipes/brew.toml", "section  =", "sction  =", ["key 'section'", "missing"]),
+    ("recipes/brew.toml", "[settings]", "[settigns]", ["key 'settigns'", "no such key"]),
+    ("recipes/brew.toml", 'ready = "/health"', "", ["in [upstream]", "key 'ready'", "missing"]),
+    ("recipes/brew.toml", '"90s"', '"soon"', ["in [upstream]", "key 'ready_within'", "duration"]),
+    ("recipes/brew.toml", "chat = ", "chatter = ", ["in [upstream.operations", "chatter"]),
+    ("recipes/brew.toml", '"reranking"]', '"dance"]', ["key 'modes, number 3'", "'chat'"]),
+    ("recipes/brew.toml", 'type = "argv"', 'type = "list"', ["in [option.#1]", "key 'type'"]),
+    ("recipes/brew.toml", "{host}", "{hsot}", ["in [argv]", "key 'always'", "{hsot}", "{host}"]),
+    ("recipes/brew.toml", '"{port}"', '"{ctx_size}"', ["key 'always'", "{ctx_size}"]),
+    ("recipes/brew.toml", '"{port}"', '"{checkpoint.mmproj}"', ["{checkpoint.mmproj}"]),
+    ("recipes/brew.toml", "mmproj = [", "draft = [", ["[argv.for_checkpoint]", "'draft'", "main"]),
+    ("recipes/brew.toml", "[argv]", "[argv", ["not valid TOML", "line"]),
+    ("recipes/whole.toml", 'section  = "whole"', 'section = "brew"', ["section", "belongs to"]),
+    ("recipes/whole.toml", 'id       = "whole"', 'id = "brew"', ["key 'id'", "brew.toml"]),
+    ("backends/brew-cpu.toml", "brew:cpu", "brew", ["key 'id'", "recipe:variant"]),
+    ("backends/brew-cpu.toml", "brew:cpu", "brwe:cpu", ["key 'id'", "no recipe 'brwe'", "brew"]),
+    ("backends/brew-cpu.toml", '"system"', '"cloud"', ["in [pin]", "key 'source'", "'pypi'"]),
+    ("backends/brew-cpu.toml", '"cpu"]', '"gpus"]', ["key 'devices, number 1'", "'gpu'"]),
+    ("backends/brew-cpu.toml", "{executable}", "{python}", ["[bundle]", "'argv'", "{python}"]),
+    ("backends/brew-cpu.toml", "preference = 50", 'preference = "x"', ["'preference'", "integer"]),
+    ("backends/brew-cpu.toml", "os = [", "oss = [", ["in [runs_on.#1]", "key 'oss'", "no such"]),
+    ("server_models.json", '"recipe": "brew",', "", ["in [Stout-GGUF]", "'recipe'", "missing"]),
+    ("server_models.json", '"size": 1.5', '"size": "1.5"', ["in [Stout-GGUF]", "'size'"]),
+    ("server_models.json", '"chat", "hot"', '"chat", "image"', ["[Stout-GGUF]", "one mode"]),
+    ("server_models.json", '["chat", "hot"]', '["image"]', ["'labels'", "cannot serve", "image"]),
+    ("server_models.json", '"Stout-GGUF"', '"../Stout"', ["written like a path"]),
+    ("server_models.json", '"Stout-GGUF": {', '"Stout-GGUF": {{', ["not valid JSON"]),
+    ("server_models.json", '"checkpoint": "acme/Ale', '"checkpiont": "acme/Ale', ["'main'"]),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "told"), WRONG, ids=[w[2] or w[1] for w in WRONG])
+def test_what_is_wrong_is_told(folder, name, old, new, told):
+    path = folder.path / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(BadDescriptor) as caught:
+        folder.load()
+    for part in (str(path), *told):
+        assert part in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.facts["file"] == str(path)
+
+
+def test_bytes_that_are_no_text(folder):
+    (folder.path / "recipes" / "odd.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadDescriptor, match=r"odd\.toml cannot be read"):
+        folder.load()
+
+
+def test_a_placeholder_of_the_private_environment(folder):
+    folder.write(
+        "backends/brew-cpu.toml",
+        BACKEND.replace('"system"', '"pypi"').replace("{executable}", "{python}/{overlay}"),
+    )
+    folder.load()
+
+
+def test_json_in_a_template_is_no_placeholder(folder):
+    folder.write(
+        "recipes/brew.toml", RECIPE.replace('"{port}"', "'{\"method\": {\"a\": 1}}', '{}'")
+    )
+    with pytest.raises(BadDescriptor, match=r"\{\}"):
+        folder.load()
+    folder.write("recipes/brew.toml", RECIPE.replace('"{port}"', '\'{"method": {"a": 1}}\''))
+    folder.load()
+
+
+def test_unknown_names_are_told_with_near_ones(folder):
+    catalog = folder.load()
+    with pytest.raises(UnknownRecipe, match="no recipe 'brwe' yet") as recipe:
+        catalog.recipe("brwe")
+    assert recipe.value.facts["near"] == ["brew"]
+    assert "Did you mean brew?" in recipe.value.remedy
+    with pytest.raises(UnknownBackend) as backend:
+        catalog.backend(BackendId("brew", "cpuu"))
+    assert backend.value.facts["near"] == ["brew:cpu"]
+    with pytest.raises(UnknownRecipe):
+        catalog.backend(BackendId("none", "cpu"))
+    assert catalog.backends_of("none") == ()
+
+
+def test_the_catalog_cannot_be_changed(folder):
+    catalog = folder.load()
+    with pytest.raises(TypeError):
+        catalog.recipes["x"] = None
+    with pytest.raises(TypeError):
+        catalog.builtin_models()["x"] = None
+
+
+def test_sections_have_what_options_can_be_set_by(folder):
+    section = folder.load().sections()["brew"]
+    assert section.defaults == {"args": "", "device": "gpu0"}
+    assert section.title == "Brewer"
+
+
+def test_a_model_of_an_undeclared_recipe_is_kept(folder):
+    later = folder.load().builtin_models()["Later"]
+    assert later.labels == ("image",)
+    assert later.type == "image"
+
+
+def test_a_model_without_a_mode_gets_the_recipes_first(folder):
+    assert folder.load().builtin_models()["Ale-GGUF"].labels == ("hot", "chat")

@@ -1,0 +1,351 @@
+"""The composition root: directories in, running server out.
+
+The only place where concrete classes meet. There is no registry of objects: what a class can reach
+is what it is given here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from lemonade import __version__
+from lemonade.catalog import (
+    Catalog,
+    ModelRegistry,
+    SavedOptions,
+    sources,
+)
+from lemonade.checkpoints import Downloads, Hub, ModelStore
+from lemonade.config import AccessKeys, Configuration
+from lemonade.core.bus import Bus
+from lemonade.core.errors import BadSetting, LemonadeError
+from lemonade.core.events import RequestFinished
+from lemonade.gateway import Parts, build_application
+from lemonade.gateway.middleware import REQUEST_ID
+from lemonade.hardware import detect
+from lemonade.installer import Bundles, Installer
+from lemonade.residency import Loader, LoadRequest, LocalPlacement, Pool
+from lemonade.residency.loading import LoaderParts
+from lemonade.storage import Directories
+from lemonade.supervisor import Supervisor
+from lemonade.telemetry import Metrics, Statistics
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_SECONDS: Final = 5.0
+"""How long open client connections may stay after the engines are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the command line decided for one run; nothing of it is written to disk.
+
+    Attributes:
+        host: address to listen on; `None` takes the setting.
+        port: 0 takes a free one; `None` takes the setting.
+        log_level: `None` takes the setting.
+        models: loaded at once, in the background.
+    """
+
+    host: str | None = None
+    port: int | None = None
+    log_level: str | None = None
+    models: Sequence[str] = ()
+
+
+def run_server(
+    directories: Directories,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    log_level: str | None = None,
+    models: Sequence[str] = (),
+) -> int:
+    """Serve until told to stop. Blocks; the exit status is returned.
+
+    A port that is taken, a broken configuration file and the like are one line on standard error
+    and status 1.
+    """
+    options = ServeOptions(host, port, log_level, tuple(models))
+    try:
+        directories.ensure()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(directories, os.environ, options))
+    except LemonadeError as error:
+        sys.stderr.write(f"lemonade: {error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"lemonade: {error.strerror or error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform; asyncio's own loop is slower, no more
+        return None
+    return uvloop.Loop
+
+
+async def _serve(
+    directories: Directories, environ: Mapping[str, str], options: ServeOptions
+) -> int:
+    began = time.monotonic()
+    catalog = Catalog.load(sources(environ, directories.config))
+    configuration = Configuration(
+        directories,
+        environ,
+        overrides=_overrides(options),
+        sections=catalog.sections(),
+    )
+    settings = configuration.settings
+    _set_up_logging(settings.log_level)
+    access = AccessKeys.from_environ(environ)
+    async with AsyncExitStack() as stack:
+        sockets = _bind(settings.host, settings.port)
+        for one in sockets:
+            stack.callback(one.close)
+        parts, pool = await _join(stack, directories, environ, catalog, configuration, access)
+        shutdown = parts.shutdown
+        _handle_signals(shutdown, pool)
+        app = build_application(parts)
+        runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            keepalive_timeout=75.0,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        for one in sockets:
+            await web.SockSite(runner, one).start()
+        bound = sockets[0].getsockname()[1]
+        _warn_if_open(settings.host, access)
+        log.info(
+            "Lemonade %s serves http://%s:%d after %.2f s (cache %s, config %s)",
+            __version__,
+            _shown_host(settings.host),
+            bound,
+            time.monotonic() - began,
+            directories.cache,
+            directories.config,
+        )
+        async with asyncio.TaskGroup() as preloads:
+            for name in options.models:
+                preloads.create_task(_preload(pool, name))
+            await shutdown.wait()
+            log.info("Shutting down")
+            await pool.close()
+    log.info("Bye")
+    return 0
+
+
+async def _join(
+    stack: AsyncExitStack,
+    directories: Directories,
+    environ: Mapping[str, str],
+    catalog: Catalog,
+    configuration: Configuration,
+    access: AccessKeys,
+) -> tuple[Parts, Pool]:
+    """Make every part and hand each what it needs; the stack ends them in reverse order."""
+    settings = configuration.settings
+    bus = Bus()
+    machine = await asyncio.to_thread(detect)
+    registry = ModelRegistry(catalog, directories.config / "user_models.json")
+    saved_options = SavedOptions(directories.config / "recipe_options.json")
+    hub = Hub(environ, models_dir=settings.models_dir, offline=lambda: configuration.settings.offline)
+    store = ModelStore(hub.cache_dir, shipped=catalog.shipped_model_file, state=directories.state)
+
+    def rescan() -> None:
+        extra = configuration.settings.extra_models_dir
+        registry.set_extra(store.scan_extra(Path(extra)) if extra else ())
+
+    await asyncio.to_thread(rescan)
+    bundles = Bundles(directories.cache / "bin", environ)
+    installer = Installer(bundles, bus, environ)
+    supervisor = await stack.enter_async_context(
+        Supervisor(ledger_dir=directories.state / "children", bus=bus)
+    )
+    downloads = await stack.enter_async_context(Downloads(hub, store, bus))
+    loader = Loader(
+        LoaderParts(
+            catalog=catalog,
+            configuration=configuration,
+            saved_options=saved_options,
+            machine=machine,
+            bundles=bundles,
+            installer=installer,
+            store=store,
+            downloads=downloads,
+            placement=LocalPlacement(supervisor),
+            log_dir=directories.state / "logs",
+            environ=environ,
+        )
+    )
+    pool = await stack.enter_async_context(
+        Pool(
+            registry=registry,
+            loader=loader,
+            bus=bus,
+            max_per_type=lambda: configuration.settings.max_loaded_models,
+        )
+    )
+    statistics = Statistics(bus)
+    parts = Parts(
+        version=__version__,
+        directories=directories,
+        environ=environ,
+        access=access,
+        configuration=configuration,
+        catalog=catalog,
+        registry=registry,
+        saved_options=saved_options,
+        machine=machine,
+        bundles=bundles,
+        installer=installer,
+        store=store,
+        downloads=downloads,
+        pool=pool,
+        statistics=statistics,
+        metrics=Metrics(bus),
+        bus=bus,
+        rescan=rescan,
+        shutdown=asyncio.Event(),
+    )
+    bus.subscribe(RequestFinished, _log_request)
+    return parts, pool
+
+
+async def _preload(pool: Pool, name: str) -> None:
+    try:
+        await pool.load(name, LoadRequest(), keep=True)
+    except LemonadeError as error:
+        log.error("%s could not be loaded: %s", name, error)
+
+
+def _overrides(options: ServeOptions) -> dict[str, object]:
+    given = {"host": options.host, "port": options.port, "log_level": options.log_level}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for a host; `localhost` is both loopbacks where both exist.
+
+    Raises:
+        BadSetting: the address is taken, not ours, or not known.
+    """
+    names = ("127.0.0.1", "::1") if host == "localhost" else (host or "127.0.0.1",)
+    sockets: list[socket.socket] = []
+    for index, name in enumerate(names):
+        try:
+            family, *_, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
+            one = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            one.listen(1024)
+            one.setblocking(False)
+            port = one.getsockname()[1]
+        except OSError as error:
+            if index and error.errno != errno.EADDRINUSE:
+                sockets.pop().close()  # no IPv6 here: the IPv4 loopback is enough
+                continue
+            for opened in sockets:
+                opened.close()
+            raise _refused(name, port, error) from error
+    return sockets
+
+
+def _refused(host: str, port: int, error: OSError) -> BadSetting:
+    if isinstance(error, socket.gaierror):
+        return BadSetting(f"'{host}' is not an address this machine knows.")
+    if error.errno == errno.EADDRINUSE:
+        return BadSetting(
+            f"Port {port} on {host} is taken, perhaps by another Lemonade.",
+            remedy="`lemonade status` tells; `--port N` takes another one, 0 any free one.",
+        )
+    return BadSetting(
+        f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}.",
+        remedy="Choose another --host or --port.",
+    )
+
+
+def _handle_signals(shutdown: asyncio.Event, pool: Pool) -> None:
+    """The first signal ends the server in order; a second one kills the engines at once."""
+    loop = asyncio.get_running_loop()
+
+    def asked() -> None:
+        if shutdown.is_set():
+            pool.hurry()
+        shutdown.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked)
+
+
+def _warn_if_open(host: str, access: AccessKeys) -> None:
+    if host in ("localhost", "127.0.0.1", "::1") or access.api_key:
+        return
+    log.warning(
+        "Anybody who reaches %s may use this server: no LEMONADE_API_KEY is set.", host
+    )
+
+
+def _shown_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _set_up_logging(level: str) -> None:
+    names = {"trace": logging.DEBUG, "fatal": logging.CRITICAL, "none": logging.CRITICAL + 1}
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)-7s %(request_id)s %(name)s: %(message)s")
+    )
+    handler.addFilter(_add_request_id)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("lemonade").setLevel(
+        names.get(level) or logging.getLevelNamesMapping()[level.upper()]
+    )
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    record.request_id = REQUEST_ID.get()
+    return True
+
+
+def _log_request(event: RequestFinished) -> None:
+    """One line for each request; nothing of what was asked or answered is in it."""
+    usage = event.usage
+    log.info(
+        "%s %s: %d in %.3f s%s%s%s",
+        event.model,
+        event.operation,
+        event.status,
+        event.duration,
+        "" if event.complete else ", cut off",
+        "" if usage.output_tokens is None else f", {usage.output_tokens} tokens",
+        "" if not usage.tokens_per_second else f", {usage.tokens_per_second:.1f} tokens/s",
+    )

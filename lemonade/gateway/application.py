@@ -1,0 +1,44 @@
+"""Builds the application from its parts. Nothing is global."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from lemonade.gateway.backends import backend_routes
+from lemonade.gateway.inference import inference_routes
+from lemonade.gateway.lifecycle import lifecycle_routes
+from lemonade.gateway.middleware import add_headers, guard
+from lemonade.gateway.models import model_routes
+from lemonade.gateway.parts import PARTS, Parts
+from lemonade.gateway.routing import Route, RouteTable
+from lemonade.gateway.settings import settings_routes
+from lemonade.gateway.system import system_routes
+
+MAX_BODY_BYTES: Final = 1 << 30
+"""Bodies beyond this are refused with 413. Clients send images and audio of 100 MiB and more."""
+
+
+def all_routes() -> tuple[Route, ...]:
+    """Every route of the server, in the order they are matched."""
+    return (
+        *lifecycle_routes(),
+        *inference_routes(),
+        *model_routes(),
+        *backend_routes(),
+        *system_routes(),
+        *settings_routes(),
+    )
+
+
+def build_application(parts: Parts) -> web.Application:
+    """The whole public side."""
+    table = RouteTable(all_routes())
+    app = web.Application(
+        middlewares=[guard(table, parts.access)], client_max_size=MAX_BODY_BYTES
+    )
+    app[PARTS] = parts
+    app.on_response_prepare.append(add_headers)
+    table.mount(app)
+    return app

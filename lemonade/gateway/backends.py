@@ -1,0 +1,127 @@
+"""Backends: install and uninstall."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from lemonade.catalog import BackendSpec
+from lemonade.core.errors import (
+    InstallForbidden,
+    LemonadeError,
+    MalformedRequest,
+    UnknownBackend,
+    UnsupportedHere,
+)
+from lemonade.core.ids import BackendId
+from lemonade.core.inference import JsonObject
+from lemonade.core.progress import Progress, ProgressListener
+from lemonade.gateway.bodies import field, flag, read_object
+from lemonade.gateway.errors import json_response, status_of
+from lemonade.gateway.parts import Parts, parts_of
+from lemonade.gateway.progress import ignore, stream_operation
+from lemonade.gateway.routing import Route
+from lemonade.planning import plan_install
+
+_FIXED_SOURCES: Final = ("system", "path")
+"""Sources that are there or not: nothing is fetched or removed."""
+
+
+def backend_routes() -> tuple[Route, ...]:
+    """The routes of this file."""
+    return (
+        Route("POST", "/install", install),
+        Route("POST", "/uninstall", uninstall),
+    )
+
+
+async def install(request: web.Request) -> web.StreamResponse:
+    """Install a backend, or find that it is."""
+    parts = parts_of(request)
+    body = await read_object(request)
+    backend = _named(parts, body)
+    force = flag(body, "force", default=False)
+    answer = {"recipe": backend.backend_id.recipe, "backend": backend.backend_id.variant}
+
+    def describe(error: LemonadeError) -> JsonObject:
+        return {"error": str(error), **answer, **({"facts": error.facts} if error.facts else {})}
+
+    async def operate(listen: ProgressListener) -> JsonObject:
+        await _install(parts, backend, listen, force=force)
+        return {"status": "success", **answer}
+
+    try:
+        _check_state(parts, backend, force=force)
+    except LemonadeError as error:
+        return json_response(describe(error), status=status_of(error, "string"))
+    if flag(body, "stream", default=False):
+        return await stream_operation(request, operate, describe)
+    try:
+        return json_response(await operate(ignore))
+    except LemonadeError as error:
+        return json_response(describe(error), status=status_of(error, "string"))
+
+
+async def uninstall(request: web.Request) -> web.Response:
+    """Unload what runs on it, then remove it. Removing what is not there is a success."""
+    parts = parts_of(request)
+    body = await read_object(request)
+    backend = _named(parts, body)
+    await parts.pool.unload_where(
+        lambda resident: resident.backend is not None and resident.backend.id == backend.id,
+        f"its backend {backend.id} is being uninstalled",
+    )
+    await parts.installer.uninstall(backend)
+    return json_response(
+        {
+            "status": "success",
+            "recipe": backend.backend_id.recipe,
+            "backend": backend.backend_id.variant,
+        }
+    )
+
+
+def _named(parts: Parts, body: JsonObject) -> BackendSpec:
+    recipe, variant = field(body, "recipe", str), field(body, "backend", str)
+    if not recipe or not variant:
+        raise MalformedRequest(
+            "The fields 'recipe' and 'backend' are required.",
+            remedy='Send {"recipe": "...", "backend": "..."} as `GET system-info` lists them.',
+        )
+    try:
+        return parts.catalog.backend(BackendId.parse(f"{recipe}:{variant}"))
+    except MalformedRequest as error:
+        raise UnknownBackend(error.message, remedy=error.remedy) from error
+
+
+def _check_state(parts: Parts, backend: BackendSpec, *, force: bool) -> None:
+    """Refuse what cannot work, before anything is begun."""
+    status = parts.bundles.status(backend, parts.machine, _pin(parts, backend))
+    if status.state == "unsupported" and not force:
+        raise UnsupportedHere(f"{backend.id} cannot run here: {status.message}")
+    settings = parts.configuration.settings
+    if settings.no_fetch_executables and status.state != "installed":
+        raise InstallForbidden(
+            f"The setting 'no_fetch_executables' forbids installing {backend.id}.",
+            remedy="`lemonade config set no_fetch_executables=false` allows it.",
+        )
+
+
+async def _install(
+    parts: Parts, backend: BackendSpec, listen: ProgressListener, *, force: bool
+) -> None:
+    active = parts.bundles.active(backend, _pin(parts, backend))
+    current = active is not None and active.version == backend.pin.version
+    if backend.pin.source in _FIXED_SOURCES or (current and not force):
+        listen(Progress(backend.id, complete=True))
+        return
+    plan = plan_install(
+        backend, parts.machine, parts.bundles.present(backend), parts.bundles.root
+    )
+    await parts.installer.install(plan, listen, force=force)
+
+
+def _pin(parts: Parts, backend: BackendSpec) -> str:
+    recipe = parts.catalog.recipe(backend.backend_id.recipe)
+    return parts.configuration.binary_pin(recipe.section, backend.backend_id.variant)

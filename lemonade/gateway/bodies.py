@@ -1,0 +1,85 @@
+"""Reading JSON bodies of management requests: one place, one set of error texts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar, cast
+
+from aiohttp import web
+
+from lemonade.core.errors import MalformedRequest
+from lemonade.core.inference import JsonObject
+
+T = TypeVar("T", str, bool, int, dict, list)
+
+_WORDS = {str: "a string", bool: "true or false", int: "an integer", dict: "an object"}
+
+
+async def read_object(request: web.Request, *, empty_ok: bool = False) -> JsonObject:
+    """The body as a JSON object; the Content-Type is not looked at.
+
+    Raises:
+        MalformedRequest: it is empty (unless allowed), no JSON, or no object.
+    """
+    raw = await request.read()
+    if not raw.strip() and empty_ok:
+        return {}
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise MalformedRequest(
+            f"The body is not JSON: {error}.", remedy="Send a JSON object."
+        ) from error
+    if not isinstance(body, dict):
+        raise MalformedRequest("The body is JSON, but not an object.")
+    return cast("dict[str, Any]", body)
+
+
+def field(body: JsonObject, name: str, kind: type[T], default: T | None = None) -> T | None:
+    """A field of a body; `null` counts as absent.
+
+    Raises:
+        MalformedRequest: it has another type.
+    """
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise MalformedRequest(
+            f"The field '{name}' must be {_WORDS.get(kind, 'a list')}, "
+            f"not {json.dumps(value, default=str)[:60]}."
+        )
+    return value
+
+
+def flag(body: JsonObject, name: str, *, default: bool) -> bool:
+    """A boolean field."""
+    value = field(body, name, bool)
+    return default if value is None else value
+
+
+def model_name(body: JsonObject, *names: str) -> str:
+    """The first of these fields that names a model.
+
+    Raises:
+        MalformedRequest: none does.
+    """
+    for name in names:
+        value = field(body, name, str)
+        if value and value.strip():
+            return value.strip()
+    raise MalformedRequest(f"The field '{names[0]}' is missing: no model specified.")
+
+
+def texts(body: JsonObject, name: str) -> tuple[str, ...]:
+    """A list of strings.
+
+    Raises:
+        MalformedRequest: it is something else.
+    """
+    value = body.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise MalformedRequest(f"The field '{name}' must be a list of strings.")
+    return tuple(value)

@@ -1,0 +1,97 @@
+"""The one table from error class to HTTP status, and how errors become responses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from lemonade.core import errors as e
+from lemonade.dialects import ErrorShape, render_error
+
+STATUSES: Final[dict[type[e.LemonadeError], int]] = {
+    e.LemonadeError: 500,
+    e.CatalogError: 400,
+    e.UnknownModel: 404,
+    e.BadDescriptor: 500,
+    e.NameTaken: 409,
+    e.DefinitionDiffers: 409,
+    e.ConfigError: 400,
+    e.BadConfigFile: 500,
+    e.PlanError: 400,
+    e.DoesNotFit: 503,
+    e.InstallError: 500,
+    e.InstallForbidden: 409,
+    e.DownloadFailed: 502,
+    e.NoSpace: 507,
+    e.Locked: 409,
+    e.CheckpointError: 500,
+    e.NotInRepository: 404,
+    e.GatedRepository: 403,
+    e.HubUnreachable: 502,
+    e.Offline: 400,
+    e.OutOfDisk: 507,
+    e.NotDeletable: 400,
+    e.ChildError: 500,
+    e.CapacityError: 503,
+    e.EverythingPinned: 409,
+    e.UpstreamError: 502,
+    e.UpstreamTimeout: 504,
+    e.RequestError: 400,
+    e.NotAuthorised: 401,
+    e.ForbiddenOrigin: 403,
+    e.NotLoaded: 404,
+    e.NoSuchRoute: 404,
+}
+"""A class that is not listed has the status of its nearest ancestor that is."""
+
+MODEL_STATUSES: Final[dict[type[e.LemonadeError], int]] = {
+    e.UnknownModel: 404,
+    e.UnsupportedHere: 404,
+    e.UnknownRecipe: 404,
+    e.CheckpointError: 500,
+    e.InstallError: 500,
+    e.UpstreamError: 502,
+}
+"""Where loading on demand differs: all that goes wrong on the way is one `model_load_error`."""
+
+RETRY_AFTER: Final = "2"
+"""Seconds a client is asked to wait after a 503."""
+
+
+def status_of(
+    error: e.LemonadeError,
+    shape: ErrorShape,
+    overrides: Mapping[type[e.LemonadeError], int] | None = None,
+) -> int:
+    """The HTTP status for an error on a route with errors of that shape."""
+    tables = [overrides or {}, MODEL_STATUSES if shape == "model" else {}, STATUSES]
+    for kind in type(error).__mro__:
+        for table in tables:
+            if kind in table:
+                return table[kind]
+    return 500
+
+
+def error_response(
+    error: e.LemonadeError,
+    shape: ErrorShape,
+    overrides: Mapping[type[e.LemonadeError], int] | None = None,
+) -> web.Response:
+    """An error as the client's dialect writes it."""
+    status = status_of(error, shape, overrides)
+    response = json_response(render_error(error, status, shape=shape), status=status)
+    if status == 503:
+        response.headers["Retry-After"] = RETRY_AFTER
+    return response
+
+
+def json_response(body: object, *, status: int = 200) -> web.Response:
+    """JSON as UTF-8, not escaped to ASCII."""
+    return web.Response(
+        body=json.dumps(body, ensure_ascii=False).encode(),
+        status=status,
+        content_type="application/json",
+    )

@@ -1,0 +1,183 @@
+"""One handler for every inference operation: read as far as needed, lease, relay."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from aiohttp import web
+
+from lemonade.core.errors import (
+    ConnectionLost,
+    MalformedRequest,
+    UpstreamError,
+    UpstreamRefused,
+    WrongOperation,
+)
+from lemonade.core.events import RequestFinished
+from lemonade.core.inference import Inference, ModelType, Operation, Usage
+from lemonade.dialects import INFERENCE_ROUTES, read_inference, wrap_backend_error
+from lemonade.gateway.errors import json_response
+from lemonade.gateway.middleware import HEADERS
+from lemonade.gateway.parts import Parts, parts_of
+from lemonade.gateway.routing import Handler, Route
+from lemonade.gateway.streaming import BufferedError, relay
+from lemonade.residency import Lease, Resident
+from lemonade.telemetry import UsageTap
+from lemonade.upstream import UpstreamRequest
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 2
+"""An engine that died before its first byte is loaded again, and asked again, once."""
+
+_NEEDED_TYPE: Final = {
+    Operation.CHAT: ModelType.LLM,
+    Operation.COMPLETION: ModelType.LLM,
+    Operation.RESPONSES: ModelType.LLM,
+    Operation.EMBEDDINGS: ModelType.EMBEDDING,
+    Operation.RERANK: ModelType.RERANKING,
+}
+
+_PASSED: Final = ("Content-Type", "Accept", "User-Agent", "traceparent", "tracestate")
+"""Headers of the client that the engine may see."""
+
+
+def inference_routes() -> tuple[Route, ...]:
+    """Every pass-through operation of the OpenAI dialect."""
+    return tuple(
+        Route(method, path, _handler(operation), errors="model")
+        for operation, method, path in INFERENCE_ROUTES
+    )
+
+
+def _handler(operation: Operation) -> Handler:
+    async def infer(request: web.Request) -> web.StreamResponse:
+        parts = parts_of(request)
+        started = time.monotonic()
+        wanted = await _read(request, operation, parts)
+        _check_type(parts, wanted)
+        for attempt in range(1, ATTEMPTS + 1):
+            async with await parts.pool.lease(wanted.model) as lease:
+                try:
+                    return await _forward(request, wanted, lease, started)
+                except (ConnectionLost, UpstreamRefused) as error:
+                    if attempt == ATTEMPTS or request.transport is None:
+                        raise
+                    log.warning("%s: %s Asking again.", wanted.model, error.message)
+                    lost = lease.resident
+            await _settled(lost)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    infer.__doc__ = f"The engine's own answer to `{operation}`; loads the model if need be."
+    return infer
+
+
+async def _read(request: web.Request, operation: Operation, parts: Parts) -> Inference:
+    """The request; for operations whose model is optional, that of the most recent resident."""
+    body = await request.read()
+    if operation not in (Operation.TOKENIZE, Operation.SLOTS):
+        return read_inference(operation, body)
+    recent = parts.pool.most_recent
+    name = request.query.get("model", "")
+    if not name and body and operation is Operation.TOKENIZE:
+        name = read_inference(operation, body).model
+    if not name:
+        if recent is None:
+            raise MalformedRequest("No model is loaded.", remedy="Load one, or name it.")
+        name = recent.served_name
+    return Inference(operation, name, stream=False, body=body)
+
+
+def _check_type(parts: Parts, wanted: Inference) -> None:
+    """Refuse before anything is loaded what the model cannot do."""
+    spec = parts.registry.resolve(wanted.model)
+    needed = _NEEDED_TYPE.get(wanted.operation)
+    if needed is not None and spec.type is not needed:
+        raise WrongOperation(
+            f"{wanted.model} is {_article(spec.type)} model; "
+            f"{wanted.operation} needs {_article(needed)} model.",
+            remedy="`lemonade list` shows what each model is for.",
+        )
+    recipe = parts.catalog.recipes.get(spec.recipe)
+    if recipe is not None and wanted.operation not in recipe.upstream.operations:
+        raise WrongOperation(
+            f"{recipe.title}, which runs {wanted.model}, does not serve {wanted.operation}.",
+            remedy="Choose a model whose engine does.",
+        )
+
+
+def _article(kind: ModelType) -> str:
+    return f"an {kind}" if kind[0] in "aeil" else f"a {kind}"
+
+
+async def _forward(
+    request: web.Request, wanted: Inference, lease: Lease, started: float
+) -> web.StreamResponse:
+    resident = lease.resident
+    headers = [(name, request.headers[name]) for name in _PASSED if name in request.headers]
+    headers.append(("X-Request-Id", dict(request[HEADERS])["X-Request-Id"]))
+    path = resident.recipe.upstream.operations[wanted.operation]
+    tail = request.match_info.get("tail", "")
+    query = f"?{request.query_string}" if wanted.operation is Operation.SLOTS else ""
+    upstream_request = UpstreamRequest(
+        method=request.method, path=path + tail + query, headers=tuple(headers), body=wanted.body
+    )
+    tap = UsageTap(stream=wanted.stream, started=started, on_first=lease.streaming)
+    status, complete = 499, False
+    try:
+        outcome = await relay(
+            request,
+            lease.instance.upstream,
+            upstream_request,
+            extra_headers=request[HEADERS],
+            tap=tap,
+            buffer_errors=True,
+        )
+        if isinstance(outcome, BufferedError):
+            status, complete = outcome.status, True
+            body = wrap_backend_error(outcome.status, outcome.body, resident.recipe.title)
+            return json_response(body, status=outcome.status)
+        status, complete = outcome.status, outcome.complete
+        if not complete:
+            log.warning("%s: the answer was cut off", resident.served_name)
+        return outcome.response
+    except UpstreamError:
+        status = 502
+        raise
+    finally:
+        _publish(parts_of(request), wanted, resident, status, started, complete, tap)
+
+
+def _publish(
+    parts: Parts,
+    wanted: Inference,
+    resident: Resident,
+    status: int,
+    started: float,
+    complete: bool,  # noqa: FBT001 - one of seven facts of a finished request
+    tap: UsageTap,
+) -> None:
+    usage = tap.finish() if status == 200 else Usage()
+    parts.bus.publish(
+        RequestFinished(
+            model=resident.served_name,
+            operation=wanted.operation,
+            status=status,
+            stream=wanted.stream,
+            duration=time.monotonic() - started,
+            complete=complete,
+            usage=usage,
+        )
+    )
+
+
+async def _settled(resident: Resident) -> None:
+    """Give the supervisor a moment to see that the engine is gone, so the next lease loads."""
+    try:
+        async with asyncio.timeout(2.0):
+            await resident.gone.wait()
+    except TimeoutError:
+        return

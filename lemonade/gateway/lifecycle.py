@@ -1,0 +1,232 @@
+"""Load, unload, pin, health, shutdown, and the engines' output."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Final
+
+from aiohttp import web
+
+from lemonade.core.errors import MalformedRequest, NotLoaded
+from lemonade.core.inference import ModelType
+from lemonade.gateway.bodies import field, flag, model_name, read_object
+from lemonade.gateway.errors import json_response
+from lemonade.gateway.parts import Parts, parts_of
+from lemonade.gateway.routing import Access, Route
+from lemonade.residency import LoadRequest, Phase, Resident
+
+_NOT_OPTIONS: Final = ("model_name", "model", "save_options", "pinned", "stream")
+
+_COUNTED: Final = (
+    ModelType.LLM,
+    ModelType.EMBEDDING,
+    ModelType.RERANKING,
+    ModelType.TRANSCRIPTION,
+    ModelType.IMAGE,
+    ModelType.TTS,
+    ModelType.CLASSIFICATION,
+)
+"""The types whose limits clients find in `max_models`."""
+
+MAX_LINES: Final = 2000
+
+
+def lifecycle_routes() -> tuple[Route, ...]:
+    """The routes of this file."""
+    return (
+        Route("GET", "/live", live, access=Access.PUBLIC, prefixed=False),
+        Route("GET", "/health", health),
+        Route("POST", "/load", load, errors="model"),
+        Route("POST", "/unload", unload),
+        Route("GET", "/logs", logs),
+        Route(
+            "POST",
+            "/internal/pin",
+            pin,
+            access=Access.ADMIN,
+            prefixed=False,
+            errors="object",
+            statuses={NotLoaded: 400},
+        ),
+        Route("POST", "/internal/shutdown", shutdown, access=Access.ADMIN, prefixed=False),
+    )
+
+
+async def live(_request: web.Request) -> web.Response:
+    """The server answers. Nothing else is looked at."""
+    return json_response({"status": "ok"})
+
+
+async def health(request: web.Request) -> web.Response:
+    """Version and loaded models; a snapshot that waits for nothing."""
+    parts = parts_of(request)
+    recent = parts.pool.most_recent
+    residents = parts.pool.residents()
+    limit = parts.configuration.settings.max_loaded_models
+    pinned = dict.fromkeys(_COUNTED, 0)
+    for resident in residents:
+        if resident.pinned and resident.phase is Phase.SERVING and resident.spec.type in pinned:
+            pinned[resident.spec.type] += 1
+    return json_response(
+        {
+            "status": "ok",
+            "version": parts.version,
+            "telemetry": {"enabled": False},
+            "model_loaded": recent.served_name if recent else None,
+            "all_models_loaded": [
+                describe_resident(r) for r in residents if r.phase is not Phase.LOADING
+            ],
+            "models_loading": [
+                {"model_name": r.served_name, "step": r.step, "recipe": r.recipe.id}
+                for r in residents
+                if r.phase is Phase.LOADING
+            ],
+            "max_models": dict.fromkeys(_COUNTED, limit),
+            "pinned_models": pinned,
+            "pinned_helper_models": dict.fromkeys(_COUNTED, 0),
+            "update_check_done": True,
+        }
+    )
+
+
+def describe_resident(resident: Resident) -> dict[str, Any]:
+    """A loaded model as clients know it."""
+    instance = resident.instance
+    busy = resident.leases > 0
+    healthy = instance is not None and instance.healthy
+    if resident.phase is Phase.DRAINING:
+        status = "evicting"
+    else:
+        status = "in_use" if busy else "ready"
+    row: dict[str, Any] = {
+        "model_name": resident.served_name,
+        "checkpoint": resident.spec.checkpoints.get("main", ""),
+        "type": resident.spec.type,
+        "residency_class": "standard",
+        "slot_pool": f"standard/{resident.spec.type}",
+        "device": "|".join(resident.devices) or "none",
+        "backend": resident.backend.id if resident.backend else "",
+        "status": status,
+        "backend_alive": instance is not None and instance.pid is not None,
+        "backend_health": "busy" if busy else "ready" if healthy else "stopped",
+        "loaded": True,
+        "watchdog_reset": False,
+        "pinned": resident.pinned,
+        "recipe": resident.recipe.id,
+        "recipe_options": dict(resident.shown_options),
+        "is_busy": busy,
+        "is_streaming": resident.streams > 0,
+        "active_requests": resident.leases,
+        "last_use": int(resident.last_use * 1000),
+    }
+    if instance is not None:
+        row["backend_url"] = f"{instance.spec.endpoint.url}/v1"
+        row["pid"] = instance.pid
+        row["launch_command"] = list(instance.spec.shown_argv())
+        row["backend_version"] = instance.spec.labels.get("version", "")
+    return row
+
+
+async def load(request: web.Request) -> web.Response:
+    """Load with options; `save_options` keeps them for later loads."""
+    parts = parts_of(request)
+    body = await read_object(request)
+    name = model_name(body, "model_name")
+    options = {key: value for key, value in body.items() if key not in _NOT_OPTIONS}
+    pinned = field(body, "pinned", bool)
+    save = flag(body, "save_options", default=False)
+    spec = parts.registry.resolve(name)
+    resident = await parts.pool.load(name, LoadRequest(options, pinned))
+    if save:
+        await asyncio.to_thread(_save_options, parts, spec.canonical_name, options)
+    return json_response(
+        {
+            "status": "success",
+            "model_name": name,
+            "checkpoint": spec.checkpoints.get("main", ""),
+            "recipe": spec.recipe,
+            "backend": resident.backend.id if resident.backend else "",
+        }
+    )
+
+
+def _save_options(parts: Parts, key: str, options: dict[str, Any]) -> None:
+    """Values replace the saved set; a key sent as null keeps what was stored for it."""
+    stored = parts.saved_options.get(key)
+    kept = {k: stored[k] for k, v in options.items() if v is None and k in stored}
+    chosen = {k: v for k, v in options.items() if v is not None}
+    parts.saved_options.put(key, {**kept, **chosen})
+
+
+async def unload(request: web.Request) -> web.Response:
+    """Unload one model, or all when the body names none."""
+    parts = parts_of(request)
+    raw = (await request.read()).strip()
+    body: Any = {}
+    if raw:
+        try:
+            body = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            # An older server took a broken body for "everything". A typo must not evict anybody.
+            raise MalformedRequest(
+                f"The body is not JSON: {error}.",
+                remedy="Send an empty body to unload everything.",
+            ) from error
+    body = {} if body is None else body
+    if not isinstance(body, dict):
+        raise MalformedRequest("The body is JSON, but not an object.")
+    if body.get("model_name") is None and body.get("model") is None:
+        await parts.pool.unload_all()
+        return json_response({"status": "success", "message": "All models unloaded."})
+    name = model_name(body, "model_name", "model")
+    await parts.pool.unload(name)
+    return json_response(
+        {"status": "success", "message": f"Unloaded model: {name}", "model_name": name}
+    )
+
+
+async def pin(request: web.Request) -> web.Response:
+    """Keep a loaded model, or allow its eviction again."""
+    parts = parts_of(request)
+    body = await read_object(request)
+    name = model_name(body, "model", "model_name")
+    wanted = field(body, "pinned", bool)
+    if wanted is None:
+        raise MalformedRequest("The field 'pinned' is missing: send true or false.")
+    parts.pool.pin(name, pinned=wanted)
+    return json_response({"status": "success", "model_name": name, "pinned": wanted})
+
+
+async def shutdown(request: web.Request) -> web.Response:
+    """End all engines, answer, and then end the server."""
+    parts = parts_of(request)
+    await parts.pool.close()
+    parts.shutdown.set()
+    return json_response({"status": "shutting down"})
+
+
+async def logs(request: web.Request) -> web.StreamResponse:
+    """What a loaded engine printed: `?model=&lines=&follow=true`, plain text."""
+    parts = parts_of(request)
+    name = request.query.get("model", "")
+    resident = parts.pool.find(name) if name else parts.pool.most_recent
+    if resident is None or resident.instance is None:
+        raise NotLoaded(
+            f"{name} is not loaded." if name else "No model is loaded.",
+            remedy="`lemonade ps` shows what is.",
+        )
+    wanted = request.query.get("lines", "100")
+    if not wanted.isdigit() or not 0 <= int(wanted) <= MAX_LINES:
+        raise MalformedRequest(f"'lines' must be a number from 0 to {MAX_LINES}.")
+    instance = resident.instance
+    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+    follow = instance.follow() if request.query.get("follow") == "true" else None
+    await response.prepare(request)
+    for line in instance.tail(int(wanted)):
+        await response.write(f"{line}\n".encode())
+    if follow is not None:
+        async for line in follow:
+            await response.write(f"{line}\n".encode())
+    await response.write_eof()
+    return response

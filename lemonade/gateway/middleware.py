@@ -1,0 +1,158 @@
+"""What happens around every handler: request id, origin, access, errors.
+
+Order as clients know it: origin first (403), then keys (401), then the route.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from contextvars import ContextVar
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from lemonade.config import AccessKeys, Level
+from lemonade.core.errors import (
+    ForbiddenOrigin,
+    LemonadeError,
+    MalformedRequest,
+    NotAuthorised,
+)
+from lemonade.gateway.errors import error_response, json_response
+from lemonade.gateway.routing import Access, Handler, Route, RouteTable
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
+"""Of the request this task works for; the log filter puts it into every line."""
+
+HEADERS: web.RequestKey[list[tuple[str, str]]] = web.RequestKey("headers", list)
+"""Headers every response to a request gets, relayed ones included."""
+
+_ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
+
+_METHODS: Final = "GET, POST, PUT, DELETE, OPTIONS"
+_ALLOWED_HEADERS: Final = (
+    "Content-Type, Authorization, X-Client-Session-Id, X-Account-Session-Id, "
+    "mcp-protocol-version, traceparent, Mcp-Session-Id, X-Request-Id"
+)
+
+
+def guard(table: RouteTable, access: AccessKeys) -> Middleware:
+    """The one middleware."""
+
+    @web.middleware
+    async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("X-Request-Id", "")
+        request_id = given if _ID.match(given) else secrets.token_hex(8)
+        REQUEST_ID.set(request_id)
+        headers = [("X-Request-Id", request_id), ("Vary", "Origin")]
+        request[HEADERS] = headers
+        route = table.of(request)
+        shape = route.errors if route else "string"
+        try:
+            _check_origin(request, access, headers)
+            if request.method == "OPTIONS":
+                return web.Response(status=204)
+            _check_access(request, route, access)
+            return await handler(request)
+        except LemonadeError as error:
+            log.info("%s %s: %s", request.method, request.path, error.message)
+            return error_response(error, shape, route.statuses if route else None)
+        except web.HTTPRequestEntityTooLarge:
+            return json_response(
+                {"error": "The request's body is larger than this server accepts."}, status=413
+            )
+        except web.HTTPException as error:
+            return _http_error(request, error)
+        except ConnectionResetError:
+            # The client left while we wrote. Nobody reads the answer.
+            raise
+        except Exception:  # the last resort: the client gets an id, the log the traceback
+            log.exception("%s %s failed", request.method, request.path)
+            return error_response(
+                LemonadeError(
+                    "The server made a mistake.",
+                    remedy=f"Its log tells more about request {request_id}.",
+                ),
+                shape,
+            )
+
+    return around
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Put the request's headers on a response about to be sent (an `on_response_prepare`)."""
+    for name, value in request.get(HEADERS, ()):
+        if name not in response.headers:
+            response.headers[name] = value
+
+
+def _check_origin(
+    request: web.Request, access: AccessKeys, headers: list[tuple[str, str]]
+) -> None:
+    origin = request.headers.get("Origin")
+    headers.append(("Access-Control-Allow-Methods", _METHODS))
+    headers.append(("Access-Control-Allow-Headers", _ALLOWED_HEADERS))
+    if origin is None:
+        return
+    if not access.allows_origin(origin):
+        raise ForbiddenOrigin(
+            f"Pages of the origin '{origin[:200]}' may not use this server.",
+            remedy="Its operator can list the origin in LEMONADE_ALLOWED_ORIGINS.",
+        )
+    headers.append(("Access-Control-Allow-Origin", origin))
+    if request.headers.get("Access-Control-Request-Private-Network") == "true":
+        headers.append(("Access-Control-Allow-Private-Network", "true"))
+
+
+def _check_access(request: web.Request, route: Route | None, access: AccessKeys) -> None:
+    if route is None:
+        # Unknown paths tell a stranger nothing, not even that they are unknown.
+        needed = Access.ADMIN if request.path.startswith("/internal/") else Access.USER
+    else:
+        needed = route.access
+    if needed is Access.PUBLIC:
+        return
+    level: Level = "admin" if needed is Access.ADMIN else "regular"
+    if access.admits(level, request.headers.get("Authorization")):
+        return
+    if needed is Access.ADMIN:
+        raise NotAuthorised(
+            "Invalid or missing admin API key.",
+            remedy="Send 'Authorization: Bearer KEY' with the key of LEMONADE_ADMIN_API_KEY.",
+        )
+    raise NotAuthorised(
+        "Invalid or missing API key.",
+        remedy="Send 'Authorization: Bearer KEY' with the key of LEMONADE_API_KEY.",
+    )
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    """aiohttp's own refusals, in our shapes."""
+    if error.status == 404:
+        return json_response(
+            {
+                "error": {
+                    "message": f"There is nothing at {request.path}.",
+                    "type": "not_found",
+                    "path": request.path,
+                }
+            },
+            status=404,
+        )
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = json_response(
+            {"error": f"{request.path} does not answer {request.method}, but {allowed}."},
+            status=405,
+        )
+        response.headers["Allow"] = allowed
+        return response
+    shape_error = MalformedRequest(error.text or error.reason)
+    return json_response(
+        {"error": {"message": shape_error.message, "type": "bad_request"}}, status=error.status
+    )

@@ -1,0 +1,267 @@
+"""Models: list, describe, pull, delete, look into a repository."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from aiohttp import web
+
+from lemonade.catalog import ModelSpec, unavailable_reason
+from lemonade.core.errors import (
+    CheckpointError,
+    DefinitionDiffers,
+    LemonadeError,
+    MalformedRequest,
+    NotLoaded,
+    Offline,
+    UnknownModel,
+    UnsupportedHere,
+)
+from lemonade.core.events import ModelDeleted
+from lemonade.core.inference import JsonObject
+from lemonade.core.progress import ProgressListener
+from lemonade.gateway.bodies import flag, model_name, read_object
+from lemonade.gateway.errors import json_response, status_of
+from lemonade.gateway.parts import Parts, parts_of
+from lemonade.gateway.progress import ignore, stream_operation
+from lemonade.gateway.routing import Route
+from lemonade.planning import judge
+
+CREATED: Final = 1234567890
+"""What Lemonade has always answered as a model's `created`; clients compare it with nothing."""
+
+_DEFINING: Final = ("recipe", "checkpoint", "checkpoints", "components", "models")
+"""Fields whose presence makes a pull a registration."""
+
+
+def model_routes() -> tuple[Route, ...]:
+    """The routes of this file."""
+    return (
+        Route("GET", "/models", list_models),
+        Route("GET", "/models/{id:.+}", show_model, errors="model"),
+        Route("POST", "/pull", pull),
+        Route("GET", "/pull/variants", variants),
+        Route("POST", "/delete", delete, statuses={UnknownModel: 422}),
+    )
+
+
+async def list_models(request: web.Request) -> web.Response:
+    """`?show_all=true` adds what could be downloaded; `?show_unavailable=true` what could not."""
+    parts = parts_of(request)
+    everything = request.query.get("show_all") == "true"
+    hidden = request.query.get("show_unavailable") == "true"
+    data = await asyncio.to_thread(_listing, parts, everything=everything, hidden=hidden)
+    return json_response({"object": "list", "data": data})
+
+
+def _listing(parts: Parts, *, everything: bool, hidden: bool) -> list[JsonObject]:
+    reasons = Availability(parts)
+    rows = []
+    for spec in parts.registry.all():
+        reason = reasons.of(spec)
+        if reason is not None and not hidden:
+            continue
+        row = describe(parts, spec)
+        if reason is not None:
+            row["unavailable_reason"] = reason
+        if row["downloaded"] or everything or (hidden and reason is not None):
+            rows.append(row)
+    return rows
+
+
+async def show_model(request: web.Request) -> web.Response:
+    """One model, by any of its names."""
+    parts = parts_of(request)
+    spec = parts.registry.resolve(request.match_info["id"])
+    reason = Availability(parts).of(spec)
+    if reason is not None:
+        raise UnsupportedHere(
+            f"{request.match_info['id']} cannot run here: {reason}",
+            facts={"requested": request.match_info["id"]},
+        )
+    return json_response(await asyncio.to_thread(describe, parts, spec))
+
+
+class Availability:
+    """Why models cannot run on this machine. Judges each backend once; short-lived."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._recipes: dict[str, str | None] = {}
+        machine = parts.machine
+        pools = [max(gpu.vram_bytes, gpu.shared_bytes) for gpu in machine.gpus]
+        # What a model may take: the largest device pool, or four fifths of main memory.
+        self._pool_bytes = max([*pools, int(machine.memory_bytes * 0.8)])
+
+    def of(self, spec: ModelSpec) -> str | None:
+        """A sentence, or `None` if it can."""
+        if self._parts.configuration.settings.disable_model_filtering:
+            return None
+        return unavailable_reason(spec, self._parts.catalog, self._why_not, self._pool_bytes)
+
+    def _why_not(self, recipe: str) -> str | None:
+        if recipe not in self._recipes:
+            verdicts = [
+                judge(backend, self._parts.machine)
+                for backend in self._parts.catalog.backends_of(recipe)
+            ]
+            self._recipes[recipe] = (
+                None
+                if any(verdict.supported for verdict in verdicts)
+                else " ".join(verdict.reason for verdict in verdicts) or "It has no backend."
+            )
+        return self._recipes[recipe]
+
+
+def describe(parts: Parts, spec: ModelSpec) -> dict[str, Any]:
+    """The model object clients know."""
+    recipe = parts.catalog.recipes.get(spec.recipe)
+    downloaded = recipe is not None and parts.store.files(spec, recipe) is not None
+    saved = parts.saved_options.get(spec.canonical_name)
+    options = {**spec.recipe_options, **saved}
+    remote = spec.source if spec.source in ("huggingface", "modelscope") else ""
+    row: dict[str, Any] = {
+        "id": parts.registry.public_name(spec),
+        "object": "model",
+        "created": CREATED,
+        "owned_by": "lemonade",
+        "checkpoint": spec.checkpoints.get("main", ""),
+        "checkpoints": dict(spec.checkpoints),
+        "recipe": spec.recipe,
+        "downloaded": downloaded,
+        "update_available": False,
+        "suggested": spec.suggested,
+        "source": spec.source,
+        "registry_source": remote,
+        "labels": list(spec.labels),
+        "components": list(spec.components),
+        "recipe_options": options,
+    }
+    if spec.size_gb > 0:
+        row["size"] = spec.size_gb
+    if spec.image_defaults:
+        row["image_defaults"] = dict(spec.image_defaults)
+    longest = parts.store.context_length(spec, recipe) if recipe is not None else None
+    if longest:
+        row["max_context_window"] = longest
+    context = _context(parts, spec, options, longest)
+    if context:
+        row["context_length"] = context
+    return row
+
+
+def _context(
+    parts: Parts, spec: ModelSpec, options: JsonObject, longest: int | None
+) -> int | None:
+    """Tokens a request may use: as loaded, else as configured, else the model's own."""
+    for resident in parts.pool.residents():
+        if resident.key == spec.canonical_name and resident.options is not None:
+            options = {**options, **resident.options.values}
+    for chosen in (options.get("ctx_size"), parts.configuration.settings.ctx_size):
+        if isinstance(chosen, int) and chosen > 0:
+            return min(chosen, longest) if longest else chosen
+    return longest
+
+
+async def pull(request: web.Request) -> web.StreamResponse:
+    """Register if the body defines a model, then download."""
+    parts = parts_of(request)
+    body = await read_object(request)
+    name = model_name(body, "model", "model_name")
+    streaming = flag(body, "stream", default=False)
+    known_only = flag(body, "do_not_upgrade", default=False)
+    try:
+        spec, new = await asyncio.to_thread(_defined, parts, body, name)
+        reason = Availability(parts).of(spec)
+        if reason is not None:
+            if new:
+                await asyncio.to_thread(parts.registry.remove, spec.canonical_name)
+            raise UnsupportedHere(f"{name} cannot run here: {reason}")
+    except LemonadeError as error:
+        return json_response(_pull_error(error), status=_pull_status(error))
+
+    async def operate(listen: ProgressListener) -> JsonObject:
+        await _download(parts, spec, listen, new=new, known_only=known_only)
+        return {"status": "success", "model_name": name}
+
+    if streaming and not flag(body, "subscribe", default=True):
+        recipe = parts.catalog.recipe(spec.recipe)
+        return json_response(parts.downloads.detach(spec, recipe, do_not_upgrade=known_only))
+    if streaming:
+        return await stream_operation(request, operate, _pull_error)
+    try:
+        return json_response(await operate(ignore))
+    except LemonadeError as error:
+        return json_response(_pull_error(error), status=_pull_status(error))
+
+
+def _defined(parts: Parts, body: JsonObject, name: str) -> tuple[ModelSpec, bool]:
+    if any(body.get(key) is not None for key in _DEFINING):
+        definition = {k: v for k, v in body.items() if k not in ("model", "stream", "subscribe")}
+        definition["model_name"] = name
+        source = parts.configuration.settings.default_model_source
+        return parts.registry.register(definition, default_source=source)
+    return parts.registry.resolve(name), False
+
+
+async def _download(
+    parts: Parts, spec: ModelSpec, listen: ProgressListener, *, new: bool, known_only: bool
+) -> None:
+    recipe = parts.catalog.recipe(spec.recipe)
+    try:
+        await parts.downloads.download(spec, recipe, listen, do_not_upgrade=known_only)
+    except CheckpointError:
+        # A definition that led to nothing is not kept; one whose download was interrupted is.
+        if new:
+            await asyncio.to_thread(parts.registry.remove, spec.canonical_name)
+        raise
+    size = await asyncio.to_thread(parts.store.size_on_disk, spec, recipe)
+    if size:
+        await asyncio.to_thread(parts.registry.set_size, spec.canonical_name, size / 1e9)
+
+
+def _pull_error(error: LemonadeError) -> JsonObject:
+    body: dict[str, object] = {"error": str(error)}
+    if isinstance(error, UnknownModel):
+        body["code"] = "unknown_model"
+    elif isinstance(error, Offline):
+        body["code"] = "lemond_offline"
+    return body
+
+
+def _pull_status(error: LemonadeError) -> int:
+    if isinstance(error, UnknownModel | UnsupportedHere):
+        return 400
+    return status_of(error, "string", {DefinitionDiffers: 409})
+
+
+async def variants(request: web.Request) -> web.Response:
+    """What a repository offers: quantisations, projectors, drafts."""
+    checkpoint = request.query.get("checkpoint", "")
+    if not checkpoint:
+        raise MalformedRequest(
+            "The query parameter 'checkpoint' is missing.", remedy="Write ?checkpoint=owner/name."
+        )
+    parts = parts_of(request)
+    found = await parts.downloads.variants(checkpoint, request.query.get("source", ""))
+    return json_response(found)
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Unload it if need be, then remove the files nobody else uses, and a user's registration."""
+    parts = parts_of(request)
+    body = await read_object(request)
+    name = model_name(body, "model", "model_name")
+    spec = parts.registry.resolve(name)
+    try:
+        await parts.pool.unload(spec.canonical_name)
+    except NotLoaded:
+        pass
+    others = tuple(other for other in parts.registry.all() if other != spec)
+    await parts.store.delete(spec, others)
+    if spec.origin == "user":
+        await asyncio.to_thread(parts.registry.remove, spec.canonical_name)
+    await asyncio.to_thread(parts.saved_options.erase, spec.canonical_name)
+    parts.bus.publish(ModelDeleted(name))
+    return json_response({"status": "success", "message": f"Deleted model: {name}"})

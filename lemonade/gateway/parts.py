@@ -1,0 +1,57 @@
+"""What handlers can reach: the parts of the server, joined by the composition root."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from lemonade.catalog import Catalog, ModelRegistry, SavedOptions
+from lemonade.checkpoints import Downloads, ModelStore
+from lemonade.config import AccessKeys, Configuration
+from lemonade.core.bus import Bus
+from lemonade.hardware import Machine
+from lemonade.installer import Bundles, Installer
+from lemonade.residency import Pool
+from lemonade.storage import Directories
+from lemonade.telemetry import Metrics, Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything the gateway was made from. Lives as long as the application.
+
+    Attributes:
+        rescan: look again at the operator's own model directory; call it off the loop.
+        shutdown: set it and the server ends.
+    """
+
+    version: str
+    directories: Directories
+    environ: Mapping[str, str]
+    access: AccessKeys
+    configuration: Configuration
+    catalog: Catalog
+    registry: ModelRegistry
+    saved_options: SavedOptions
+    machine: Machine
+    bundles: Bundles
+    installer: Installer
+    store: ModelStore
+    downloads: Downloads
+    pool: Pool
+    statistics: Statistics
+    metrics: Metrics
+    bus: Bus
+    rescan: Callable[[], None]
+    shutdown: asyncio.Event
+
+
+PARTS: web.AppKey[Parts] = web.AppKey("parts", Parts)
+
+
+def parts_of(request: web.Request) -> Parts:
+    """The parts behind the application that serves this request."""
+    return request.app[PARTS]

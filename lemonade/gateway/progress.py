@@ -1,0 +1,85 @@
+"""Operations with progress: as a plain JSON answer, or as server-sent events while they run.
+
+Frames are `progress`, then one `complete` or `error`. The operation runs inside the request: a
+client that leaves cancels its part in it (the deed itself ends only with its last participant).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from lemonade.core.errors import LemonadeError
+from lemonade.core.inference import JsonObject
+from lemonade.core.progress import Progress, ProgressListener
+from lemonade.core.sse import render_event
+
+log = logging.getLogger(__name__)
+
+Operate = Callable[[ProgressListener], Awaitable[JsonObject]]
+"""A deed that reports progress; its result is the plain answer."""
+
+KEPT_FRAMES: Final = 64
+"""Frames kept for a slow reader; older ones are dropped, as a newer one says more."""
+
+
+def ignore(_progress: Progress) -> None:
+    """A listener for those who did not ask."""
+
+
+async def stream_operation(
+    request: web.Request,
+    operate: Operate,
+    describe: Callable[[LemonadeError], JsonObject],
+) -> web.StreamResponse:
+    """Run a deed and send its progress as events; the status is 200 whatever comes of it."""
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",
+        }
+    )
+    await response.prepare(request)
+    frames: deque[Progress] = deque(maxlen=KEPT_FRAMES)
+    news = asyncio.Event()
+    last: Progress | None = None
+
+    def listen(progress: Progress) -> None:
+        frames.append(progress)
+        news.set()
+
+    failed: LemonadeError | None = None
+
+    async def work() -> None:
+        nonlocal failed
+        try:
+            await operate(listen)
+        except LemonadeError as error:
+            failed = error
+        finally:
+            news.set()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work())
+        while True:
+            await news.wait()
+            news.clear()
+            while frames:
+                last = frames.popleft()
+                await response.write(render_event("progress", last.as_json()))
+            if task.done() and not frames:
+                break
+    if failed is not None:
+        log.info("%s: %s", request.path, failed.message)
+        await response.write(render_event("error", describe(failed)))
+    else:
+        final = {"status": "ok"} if last is None else {**last.as_json(), "percent": 100}
+        await response.write(render_event("complete", final))
+    await response.write_eof()
+    return response

@@ -1,0 +1,267 @@
+"""The machine, what runs on it, and what it has done: system-info, stats, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from aiohttp import web
+
+from lemonade.catalog import BackendSpec, RecipeSpec, RunsOnSpec
+from lemonade.core.errors import LemonadeError
+from lemonade.core.units import render_size
+from lemonade.gateway.errors import json_response
+from lemonade.gateway.models import Availability
+from lemonade.gateway.parts import Parts, parts_of
+from lemonade.gateway.routing import Route
+from lemonade.hardware import Machine, usage
+from lemonade.planning import choose_backend, judge
+from lemonade.residency import Phase
+from lemonade.telemetry import LoadedModel
+
+GIB = 1 << 30
+
+
+def system_routes() -> tuple[Route, ...]:
+    """The routes of this file."""
+    return (
+        Route("GET", "/system-info", system_info),
+        Route("GET", "/system-stats", system_stats),
+        Route("GET", "/stats", stats),
+        Route("GET", "/metrics", metrics, prefixed=False),
+    )
+
+
+async def system_info(request: web.Request) -> web.Response:
+    """The machine, and what each recipe can do on it."""
+    parts = parts_of(request)
+    return json_response(await asyncio.to_thread(_describe, parts))
+
+
+def _describe(parts: Parts) -> dict[str, Any]:
+    machine = parts.machine
+    settings = parts.configuration.settings
+    body: dict[str, Any] = {
+        "OS Version": machine.os_version,
+        "Processor": machine.cpu.name,
+        "Physical Memory": f"{machine.memory_bytes / GIB:.1f} GB",
+        "devices": _devices(machine),
+        "recipes": {
+            recipe.id: _describe_recipe(parts, recipe)
+            for recipe in sorted(parts.catalog.recipes.values(), key=lambda r: (r.order, r.id))
+        },
+        "unavailable_recipes": _unavailable(parts),
+        "no_fetch_executables": settings.no_fetch_executables,
+        "model_storage": _storage(parts),
+        "cloud": {"providers": []},
+    }
+    if machine.problems:
+        body["error"] = " ".join(machine.problems)
+    return body
+
+
+def _devices(machine: Machine) -> dict[str, Any]:
+    cpu = machine.cpu
+    amd, nvidia = [], []
+    for gpu in machine.gpus:
+        row: dict[str, Any] = {
+            "name": gpu.name,
+            "available": not gpu.problem,
+            "family": gpu.family,
+            "vram_gb": round(gpu.vram_bytes / GIB, 1),
+        }
+        if gpu.driver_version:
+            row["driver_version"] = gpu.driver_version
+        if gpu.problem:
+            row["error"] = gpu.problem
+        if gpu.vendor == "amd":
+            row["integrated"] = gpu.integrated
+            row["virtual_mem_gb"] = round(gpu.shared_bytes / GIB, 1)
+            amd.append(row)
+        else:
+            nvidia.append(row)
+    devices: dict[str, Any] = {
+        "cpu": {
+            "name": cpu.name,
+            "cores": cpu.cores,
+            "threads": cpu.threads,
+            "available": True,
+            "family": cpu.family,
+        },
+        "amd_gpu": amd,
+        "nvidia_gpu": nvidia,
+    }
+    if machine.npus:
+        npu = machine.npus[0]
+        devices["amd_npu"] = {
+            "name": npu.name,
+            "available": not npu.problem,
+            "family": npu.family,
+            **({"error": npu.problem} if npu.problem else {}),
+        }
+    return devices
+
+
+def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
+    candidates, rows, support = [], {}, []
+    for backend in parts.catalog.backends_of(recipe.id):
+        variant = backend.backend_id.variant
+        pin = parts.configuration.binary_pin(recipe.section, variant)
+        status = parts.bundles.status(backend, parts.machine, pin)
+        installed = parts.bundles.active(backend, pin) is not None
+        candidates.append((backend, judge(backend, parts.machine), installed))
+        rows[variant] = {
+            "devices": list(backend.devices),
+            "state": status.state,
+            "message": status.message,
+            "action": status.action,
+            "title": backend.title,
+            "can_uninstall": status.can_uninstall,
+        }
+        if status.version:
+            rows[variant]["version"] = status.version
+        support.append(_support(backend))
+    section = parts.configuration.settings.section(recipe.section)
+    described: dict[str, Any] = {
+        "backends": rows,
+        "order": recipe.order,
+        "display_name": recipe.title,
+        "web_display_name": recipe.title,
+        "selectable_backend": recipe.selectable_backend,
+        "uses_ctx_size": recipe.uses_ctx_size,
+        "modality": recipe.modality,
+        "experimental": recipe.experimental,
+        "slot_policy": recipe.slots.replace("-", "_"),
+        "support": support,
+        "options": [
+            {
+                "name": option.name,
+                "cli_flag": option.flag,
+                "default": option.default,
+                "type_name": option.type,
+                "help": option.help,
+                "group": option.group,
+            }
+            for option in recipe.option
+        ],
+    }
+    try:
+        chosen = choose_backend(
+            recipe,
+            candidates,
+            wanted=str(section.get("backend") or ""),
+            prefer_system=bool(section.get("prefer_system", True)),
+        )
+        described["default_backend"] = chosen.backend_id.variant
+    except LemonadeError:
+        pass  # none runs here; the rows say why
+    return described
+
+
+def _support(backend: BackendSpec) -> dict[str, Any]:
+    systems = sorted({name for row in backend.runs_on for name in row.os})
+    devices = [
+        {"device": device, "families": list(families)}
+        for row in backend.runs_on
+        for device, families in _families(row)
+    ]
+    return {
+        "backend": backend.backend_id.variant,
+        "os": systems,
+        "devices": devices,
+        "device_summary": ", ".join(
+            f"{row['device']} ({', '.join(row['families'])})" for row in devices
+        )
+        or "any",
+    }
+
+
+def _families(row: RunsOnSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for device, families in (("cpu", row.cpu), ("gpu", row.gpu), ("npu", row.npu)):
+        if families:
+            yield device, families
+
+
+def _unavailable(parts: Parts) -> list[str]:
+    """Recipes none of whose models can run here."""
+    reasons = Availability(parts)
+    usable: dict[str, bool] = {}
+    for spec in parts.registry.all():
+        usable[spec.recipe] = usable.get(spec.recipe, False) or reasons.of(spec) is None
+    return sorted(recipe for recipe, can in usable.items() if not can)
+
+
+def _storage(parts: Parts) -> dict[str, Any]:
+    path = parts.store.hub_cache
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        disk = shutil.disk_usage(existing)
+    except OSError as error:
+        return {
+            "path": str(path),
+            "used_bytes": None,
+            "total_bytes": None,
+            "free_bytes": None,
+            "error": os.strerror(error.errno or 0),
+        }
+    return {
+        "path": str(path),
+        "used_bytes": disk.used,
+        "total_bytes": disk.total,
+        "free_bytes": disk.free,
+        "free": render_size(disk.free),
+    }
+
+
+async def system_stats(_request: web.Request) -> web.Response:
+    """How busy the machine is now; what cannot be known is null."""
+    return json_response(await asyncio.to_thread(_usage))
+
+
+def _usage() -> dict[str, Any]:
+    now = usage()
+    return {
+        "cpu_percent": now.cpu_percent,
+        "memory_gb": round(now.memory_bytes / GIB, 1),
+        "gpu_percent": now.gpu_percent,
+        "vram_gb": None if now.vram_bytes is None else round(now.vram_bytes / GIB, 1),
+        "npu_percent": now.npu_percent,
+    }
+
+
+async def stats(request: web.Request) -> web.Response:
+    """The last request's performance, and totals."""
+    return json_response(parts_of(request).statistics.as_json())
+
+
+def loaded_models(parts: Parts) -> tuple[LoadedModel, ...]:
+    """What the metrics say of each loaded model."""
+    return tuple(
+        LoadedModel(
+            model_name=resident.served_name,
+            checkpoint=resident.spec.checkpoints.get("main", ""),
+            type=resident.spec.type,
+            device="|".join(resident.devices),
+            recipe=resident.recipe.id,
+        )
+        for resident in parts.pool.residents()
+        if resident.phase is Phase.SERVING
+    )
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Prometheus text: our own, and what the engines say of themselves."""
+    parts = parts_of(request)
+    texts = [parts.metrics.render(loaded_models(parts), await asyncio.to_thread(usage))]
+    for resident in parts.pool.residents():
+        if resident.phase is Phase.SERVING and resident.instance is not None:
+            texts.append(await parts.metrics.scrape(resident, parts))
+    return web.Response(
+        body="".join(texts).encode(),
+        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+    )

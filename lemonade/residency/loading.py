@@ -1,0 +1,259 @@
+"""From a model and a wish to a running engine: plan, fetch what is missing, start.
+
+The loader decides nothing about other residents; the pool asks it for one thing at a time and
+makes room in between. Everything that can be refused is refused in `plan`, before anything is
+fetched, stopped or started.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from lemonade.catalog import BackendSpec, Catalog, ModelSpec, RecipeSpec, SavedOptions
+from lemonade.checkpoints import Downloads, ModelStore
+from lemonade.config import Configuration
+from lemonade.core.bundle import Bundle
+from lemonade.core.errors import Incomplete, InstallForbidden, Offline, UnsupportedHere
+from lemonade.core.inference import JsonObject
+from lemonade.core.progress import ProgressListener
+from lemonade.hardware import Machine, usage
+from lemonade.installer import Bundles, Installer
+from lemonade.planning import (
+    EffectiveOptions,
+    LaunchFacts,
+    check_options,
+    choose_backend,
+    judge,
+    known_options,
+    plan_install,
+    plan_launch,
+    resolve_options,
+)
+from lemonade.residency.placement import Instance, Placement, PortLease
+
+log = logging.getLogger(__name__)
+
+MEMORY_FACTOR: Final = 1.3
+MEMORY_FLOOR_BYTES: Final = 256 << 20
+"""What an engine takes besides its weights, as a first guess until memory is planned in bytes:
+30 % for context and buffers, and the program itself. Measured with llama.cpp's server, which holds
+38 MB with a 1 MB model and about a fifth more than the file with ones of several gigabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What a caller wants of a load.
+
+    Attributes:
+        options: recipe options as sent; see `resolve_options` for absent, null and value.
+        pinned: `None` leaves it as it is.
+    """
+
+    options: JsonObject = field(default_factory=dict)
+    pinned: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """A load that can be carried out on this machine."""
+
+    spec: ModelSpec
+    served_name: str
+    recipe: RecipeSpec
+    backend: BackendSpec
+    options: EffectiveOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What a launch needs on this disk."""
+
+    bundle: Bundle
+    files: Mapping[str, tuple[Path, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderParts:
+    """What the loader can reach."""
+
+    catalog: Catalog
+    configuration: Configuration
+    saved_options: SavedOptions
+    machine: Machine
+    bundles: Bundles
+    installer: Installer
+    store: ModelStore
+    downloads: Downloads
+    placement: Placement
+    log_dir: Path
+    environ: Mapping[str, str]
+
+
+class Loader:
+    """Carries out the single steps of a load. Holds no state of its own."""
+
+    def __init__(self, parts: LoaderParts) -> None:
+        self._parts = parts
+
+    def plan(self, spec: ModelSpec, served_name: str, request: LoadRequest) -> LoadPlan:
+        """Decide recipe, backend and options.
+
+        Raises:
+            UnknownRecipe: this version has no such recipe.
+            BadOption, BadArgument, ReservedArgument: an option is refused; nothing was touched.
+            UnsupportedHere: no backend of the recipe runs on this machine.
+        """
+        parts = self._parts
+        recipe = parts.catalog.recipe(spec.recipe)
+        wanted = check_options(
+            recipe,
+            request.options,
+            ignorable=known_options(parts.catalog.recipes.values()),
+        )
+        section = parts.configuration.settings.section(recipe.section)
+
+        def options_for(variant: str | None) -> EffectiveOptions:
+            return resolve_options(
+                recipe,
+                request=wanted,
+                saved=parts.saved_options.get(spec.canonical_name),
+                declared=spec.recipe_options,
+                section=section,
+                variant=variant,
+                ctx_size=parts.configuration.settings.ctx_size,
+            )
+
+        named = options_for(None).values.get(recipe.backend_option or "", "")
+        candidates = [
+            (backend, judge(backend, parts.machine), self._active(recipe, backend) is not None)
+            for backend in parts.catalog.backends_of(recipe.id)
+        ]
+        backend = choose_backend(
+            recipe,
+            candidates,
+            wanted=str(named or ""),
+            prefer_system=bool(section.get("prefer_system", True)),
+        )
+        options = options_for(backend.backend_id.variant)
+        return LoadPlan(spec, served_name, recipe, backend, options)
+
+    def check(self, plan: LoadPlan, files: Mapping[str, tuple[Path, ...]]) -> None:
+        """Plan the launch without launching: bad arguments show before anything is fetched."""
+        endpoint = self._parts.placement.lease_endpoint()
+        try:
+            bundle = Bundle(plan.backend.backend_id, "", Path("/"), plan.backend.bundle.argv)
+            plan_launch(self._facts(plan, Ingredients(bundle, files), endpoint, api_key=""))
+        finally:
+            endpoint.release()
+
+    async def ingredients(self, plan: LoadPlan, listen: ProgressListener) -> Ingredients:
+        """Have engine and files on this disk; fetch what is missing, if that is allowed.
+
+        Raises:
+            InstallError, CheckpointError: something cannot be had; nothing is half there.
+        """
+        bundle = self._active(plan.recipe, plan.backend)
+        if bundle is None:
+            bundle = await self._install(plan, listen)
+        store, downloads = self._parts.store, self._parts.downloads
+        files = store.files(plan.spec, plan.recipe)
+        if files is None:
+            if self._parts.configuration.settings.offline:
+                raise Offline(
+                    f"{plan.served_name} is not on this machine, and the server is offline.",
+                    remedy="`lemonade config set offline=false` allows the network again.",
+                )
+            await downloads.download(plan.spec, plan.recipe, listen, do_not_upgrade=True)
+            files = store.files(plan.spec, plan.recipe)
+        if files is None:
+            raise Incomplete(
+                f"{plan.served_name} is not complete: {store.missing(plan.spec, plan.recipe)}",
+                remedy=f"`lemonade pull {plan.served_name}` fetches what is missing.",
+            )
+        return Ingredients(bundle, files)
+
+    def fits_beside(self, plan: LoadPlan, ingredients: Ingredients) -> bool:
+        """Whether it may start while those it replaces still hold their memory.
+
+        A first guess from file sizes, and only where main memory is what counts: on a GPU or NPU
+        we cannot tell yet, so there room is made first.
+        """
+        machine = self._parts.machine
+        accelerated = bool(machine.gpus or machine.npus) and plan.backend.devices != ("cpu",)
+        if accelerated or plan.recipe.slots == "exclusive-npu":
+            return False
+        size = sum(
+            file.stat().st_size for files in ingredients.files.values() for file in files
+        )
+        free = machine.memory_bytes - usage().memory_bytes
+        return size * MEMORY_FACTOR + MEMORY_FLOOR_BYTES < free
+
+    async def start(
+        self, plan: LoadPlan, ingredients: Ingredients
+    ) -> tuple[Instance, PortLease]:
+        """Spawn the engine on a private port; it is not ready yet. The caller releases the port."""
+        port = self._parts.placement.lease_endpoint()
+        api_key = secrets.token_urlsafe(24) if plan.recipe.upstream.api_key_env else ""
+        try:
+            spec = plan_launch(self._facts(plan, ingredients, port, api_key))
+            log.info("%s: starting %s", plan.served_name, " ".join(spec.shown_argv()))
+            return await self._parts.placement.start(spec, api_key=api_key), port
+        except BaseException:
+            port.release()
+            raise
+
+    def _active(self, recipe: RecipeSpec, backend: BackendSpec) -> Bundle | None:
+        pin = self._parts.configuration.binary_pin(recipe.section, backend.backend_id.variant)
+        return self._parts.bundles.active(backend, pin)
+
+    async def _install(self, plan: LoadPlan, listen: ProgressListener) -> Bundle:
+        settings = self._parts.configuration.settings
+        name = plan.backend.id
+        if plan.backend.pin.source != "pypi":
+            raise UnsupportedHere(
+                f"{name} is not on this machine, and it is not something Lemonade installs.",
+                remedy=f"Install {plan.backend.pin.executable} so that it is on PATH, or choose "
+                "another backend.",
+            )
+        if settings.no_fetch_executables or settings.offline:
+            key = "no_fetch_executables" if settings.no_fetch_executables else "offline"
+            raise InstallForbidden(
+                f"{name} is not installed, and the setting '{key}' forbids fetching it.",
+                remedy=f"`lemonade config set {key}=false`, then "
+                f"`lemonade backends install {name}`.",
+            )
+        bundles = self._parts.bundles
+        install = plan_install(
+            plan.backend, self._parts.machine, bundles.present(plan.backend), bundles.root
+        )
+        return await self._parts.installer.install(install, listen)
+
+    def _facts(
+        self, plan: LoadPlan, ingredients: Ingredients, port: PortLease, api_key: str
+    ) -> LaunchFacts:
+        parts = self._parts
+        return LaunchFacts(
+            model=plan.spec,
+            served_name=plan.served_name,
+            recipe=plan.recipe,
+            backend=plan.backend,
+            bundle=ingredients.bundle,
+            overlay=parts.catalog.overlay_dir(plan.backend.backend_id),
+            files=ingredients.files,
+            machine=parts.machine,
+            options=plan.options,
+            endpoint=port.endpoint,
+            api_key=api_key,
+            log_file=parts.log_dir / f"{_file_name(plan.served_name)}.log",
+            environ=parts.environ,
+        )
+
+
+def _file_name(model: str) -> str:
+    """A model's name as one path component."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in model)[:120]

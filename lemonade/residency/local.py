@@ -1,0 +1,98 @@
+"""Placement on this machine, through the supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from lemonade.core.process import Endpoint, ExitReport, ProcessSpec
+from lemonade.residency.placement import Instance, PortLease
+from lemonade.supervisor import Child, Phase, Supervisor
+from lemonade.supervisor import PortLease as SupervisorPortLease
+from lemonade.upstream import Upstream, http_probe
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPort:
+    """A port leased from the supervisor."""
+
+    lease: SupervisorPortLease
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The loopback and the leased port."""
+        return Endpoint("127.0.0.1", self.lease.port)
+
+    def release(self) -> None:
+        """Give the port back."""
+        self.lease.release()
+
+
+class LocalInstance:
+    """A supervised child with its connections."""
+
+    def __init__(self, child: Child, upstream: Upstream) -> None:
+        self._child = child
+        self._upstream = upstream
+
+    @property
+    def spec(self) -> ProcessSpec:
+        """What it was started from."""
+        return self._child.spec
+
+    @property
+    def upstream(self) -> Upstream:
+        """Its connections."""
+        return self._upstream
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id."""
+        return self._child.pid
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its last probe passed."""
+        return self._child.phase is Phase.READY
+
+    async def ready(self) -> None:
+        """Return when the probe has passed."""
+        await self._child.ready()
+
+    async def ended(self) -> ExitReport:
+        """Return when nothing of it is left."""
+        report = await self._child.ended()
+        await self._upstream.aclose()
+        return report
+
+    async def stop(self, *, now: bool = False) -> ExitReport:
+        """Close the connections first: an engine with an open stream may not notice SIGTERM."""
+        await self._upstream.aclose()
+        return await self._child.stop(now=now)
+
+    def tail(self, lines: int) -> tuple[str, ...]:
+        """The last lines of its output."""
+        return self._child.tail(lines)
+
+    def follow(self) -> AsyncIterator[str]:
+        """Its output from now on."""
+        return self._child.follow()
+
+
+class LocalPlacement:
+    """Starts engines as children of this process."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def lease_endpoint(self) -> PortLease:
+        """Reserve a loopback port."""
+        return LocalPort(self._supervisor.lease_port())
+
+    async def start(self, spec: ProcessSpec, *, api_key: str) -> Instance:
+        """Spawn it; see `Placement.start`."""
+        probe = http_probe(
+            spec.endpoint, spec.probe.path, api_key=api_key, timeout=spec.probe.timeout
+        )
+        child = await self._supervisor.start(spec, probe)
+        return LocalInstance(child, Upstream(spec.endpoint, api_key=api_key))

@@ -1,0 +1,91 @@
+"""Where a `ProcessSpec` becomes something that answers: the contract between pool and machines.
+
+A placement on this machine goes through the supervisor; one on a cluster hosts the same
+supervisor elsewhere. Residency knows neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from lemonade.core.process import Endpoint, ExitReport, ProcessSpec
+from lemonade.upstream import Upstream
+
+
+class Instance(Protocol):
+    """One running engine. Made by a placement; ended by whoever asked for it."""
+
+    @property
+    def spec(self) -> ProcessSpec:
+        """What it was started from."""
+        ...
+
+    @property
+    def upstream(self) -> Upstream:
+        """Its connections."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """Process id on its machine, while it lives."""
+        ...
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its last probe passed."""
+        ...
+
+    async def ready(self) -> None:
+        """Return when it may be used.
+
+        Raises:
+            ExitedWhileStarting: it ended first; the facts quote its last lines.
+            NeverReady: it lives, but the time is up.
+        """
+        ...
+
+    async def ended(self) -> ExitReport:
+        """Return when nothing of it is left, however it ended."""
+        ...
+
+    async def stop(self, *, now: bool = False) -> ExitReport:
+        """Close its connections, end it, and return when nothing of it is left. Idempotent."""
+        ...
+
+    def tail(self, lines: int) -> tuple[str, ...]:
+        """The last lines of its output, oldest first."""
+        ...
+
+    def follow(self) -> AsyncIterator[str]:
+        """Its output from now on, a line at a time, until it ends."""
+        ...
+
+
+class PortLease(Protocol):
+    """A private port nobody else of ours will take."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the engine is to listen."""
+        ...
+
+    def release(self) -> None:
+        """Give it back. Idempotent."""
+        ...
+
+
+class Placement(Protocol):
+    """Starts engines somewhere."""
+
+    def lease_endpoint(self) -> PortLease:
+        """Reserve a place to listen; the caller releases it when the engine is gone."""
+        ...
+
+    async def start(self, spec: ProcessSpec, *, api_key: str) -> Instance:
+        """Start it; it is not ready yet.
+
+        Raises:
+            SpawnFailed: the program could not be started.
+        """
+        ...

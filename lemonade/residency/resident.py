@@ -1,0 +1,148 @@
+"""`Resident`: a model that is loaded or on its way; `Lease`: the right to use it.
+
+```
+LOADING ──ready──▶ SERVING ──evicted, unloaded, replaced──▶ DRAINING ──last lease ended──▶ GONE
+   └── failed, cancelled ──▶ GONE          └── child ended ──▶ GONE
+```
+
+Only the pool changes a resident. Leases are granted in `SERVING` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+from lemonade.catalog import BackendSpec, ModelSpec, RecipeSpec
+from lemonade.core.errors import LemonadeError
+from lemonade.planning import EffectiveOptions
+from lemonade.residency.placement import Instance
+
+
+class Phase(StrEnum):
+    """May it be used?"""
+
+    LOADING = "loading"
+    SERVING = "serving"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+@dataclass(slots=True, eq=False)
+class Resident:
+    """One load of one model, from the first wish to the last byte of memory given back.
+
+    Attributes:
+        spec: the model.
+        served_name: the name its child answers to.
+        options: what it is loaded with; known once planned.
+        pinned: never evicted.
+        leases: requests using it now.
+        streams: of them, those whose first chunk has come and whose stream has not ended.
+        waiters: callers that want this load to finish.
+        claims: whether it holds a slot while still loading.
+        promised_to: the load that will replace it once that is ready.
+        settled: done when the load ended; raises the load's error to every waiter.
+        gone: set when nothing of it is left.
+        last_use: monotonic seconds of the last lease's begin or end.
+    """
+
+    spec: ModelSpec
+    served_name: str
+    recipe: RecipeSpec
+    pinned: bool = False
+    phase: Phase = Phase.LOADING
+    step: str = "planning"
+    backend: BackendSpec | None = None
+    options: EffectiveOptions | None = None
+    instance: Instance | None = None
+    leases: int = 0
+    streams: int = 0
+    waiters: int = 0
+    claims: bool = False
+    promised_to: Resident | None = None
+    error: LemonadeError | None = None
+    why: str = ""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    last_use: float = field(default_factory=time.monotonic)
+    created: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    @property
+    def key(self) -> str:
+        """Canonical name of the model: at most one resident of a key serves."""
+        return self.spec.canonical_name
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What it computes on; empty while unplanned."""
+        return self.backend.devices if self.backend else ()
+
+    @property
+    def shown_options(self) -> Mapping[str, object]:
+        """Options somebody chose; those at their default are left out."""
+        if self.options is None:
+            return {}
+        return {
+            name: value
+            for name, value in self.options.values.items()
+            if self.options.origins.get(name) != "default"
+        }
+
+
+class Lease:
+    """The right to use a model. Its end is always counted: use it as a context manager."""
+
+    def __init__(self, resident: Resident) -> None:
+        self.resident = resident
+        self._streaming = False
+        self._open = True
+        resident.leases += 1
+        resident.idle.clear()
+        resident.last_use = time.monotonic()
+
+    @property
+    def instance(self) -> Instance:
+        """The engine that answers."""
+        instance = self.resident.instance
+        assert instance is not None, "a lease is granted only while serving"
+        return instance
+
+    def streaming(self) -> None:
+        """Note that the first chunk of a stream came."""
+        if self._open and not self._streaming:
+            self._streaming = True
+            self.resident.streams += 1
+
+    def end(self) -> None:
+        """Give the right back. Idempotent."""
+        if not self._open:
+            return
+        self._open = False
+        resident = self.resident
+        resident.last_use = time.monotonic()
+        if self._streaming:
+            resident.streams -= 1
+        resident.leases -= 1
+        if resident.leases == 0:
+            resident.idle.set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()

@@ -1,0 +1,19 @@
+"""For all tests: a fixed hypothesis profile, and no variable of the developer's machine."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "house", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.load_profile("house")
+
+for name in tuple(os.environ):
+    # Keys, hosts and directories of the person who runs the tests must not leak into them.
+    if name.startswith("LEMONADE_") and name != "LEMONADE_WHEELS":
+        del os.environ[name]
+    if name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "HF_HOME"):
+        del os.environ[name]

@@ -1,0 +1,96 @@
+"""`backends`: the engines, what this machine can do with them, and getting and removing them."""
+
+from __future__ import annotations
+
+import click
+
+from lemonade.cli.command import Command, Group
+from lemonade.cli.render import Column, out, write_json, write_table
+from lemonade.cli.session import Session, pass_session
+from lemonade.core.errors import MalformedRequest
+from lemonade.core.ids import BackendId
+from lemonade.core.inference import JsonObject
+
+
+def _read_spec(text: str) -> BackendId:
+    """`recipe:variant`, for click to convert with."""
+    try:
+        return BackendId.parse(text)
+    except MalformedRequest as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@click.option("--all", "everything", is_flag=True, help="Also what this machine cannot run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the server's own report.")
+@click.pass_context
+def backends(context: click.Context, everything: bool, as_json: bool) -> None:  # noqa: FBT001 - click calls it
+    """List and install engines.
+
+    Without a command: what each recipe can be run by here, and what is installed.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    info = context.ensure_object(Session).client().system_info()
+    recipes: JsonObject = info.get("recipes") or {}
+    if as_json:
+        write_json(recipes)
+        return
+    hidden = () if everything else info.get("unavailable_recipes") or ()
+    rows: list[tuple[str, ...]] = []
+    for name, recipe in sorted(recipes.items(), key=lambda item: item[1].get("order", 0)):
+        if name not in hidden:
+            rows += _rows(name, recipe, everything=everything)
+    if not rows:
+        out("No backends can run here. `lemonade backends --all` tells why.")
+        return
+    columns = [
+        Column("Recipe", 20),
+        Column("Backend", 12),
+        Column("Status", 16),
+        Column("Message/Version", 46),
+        Column("Action"),
+    ]
+    write_table(columns, rows, rule=148)
+
+
+def _rows(name: str, recipe: JsonObject, *, everything: bool) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for variant, backend in (recipe.get("backends") or {}).items():
+        state = str(backend.get("state") or "-")
+        if state == "unsupported" and not everything:
+            continue
+        version = backend.get("version") if state == "installed" else ""
+        said = str(version or backend.get("message") or "-")
+        first = name if not rows else ""
+        rows.append((first, variant, state, said, str(backend.get("action") or "-")))
+    return rows
+
+
+@backends.command(cls=Command)
+@click.argument("spec", type=_read_spec, metavar="SPEC")
+@click.option("--force", is_flag=True, help="Even if it is there, or not meant for this machine.")
+@pass_session
+def install(session: Session, spec: BackendId, force: bool) -> None:  # noqa: FBT001 - click calls it
+    """Install a backend.
+
+    SPEC is RECIPE:BACKEND, as the list shows them. Ctrl-C stops; the same command goes on.
+    """
+    from lemonade.cli.progress import follow
+
+    out(f"Installing backend: {spec}")
+    follow(session.client().install(spec.recipe, spec.variant, force=force))
+    out(f"Backend installed successfully: {spec}")
+
+
+@backends.command(cls=Command)
+@click.argument("spec", type=_read_spec, metavar="SPEC")
+@pass_session
+def uninstall(session: Session, spec: BackendId) -> None:
+    """Remove a backend.
+
+    Models that run on it are unloaded first.
+    """
+    out(f"Uninstalling backend: {spec}")
+    session.client().uninstall(spec.recipe, spec.variant)
+    out(f"Backend uninstalled successfully: {spec}")

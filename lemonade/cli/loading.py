@@ -1,0 +1,96 @@
+"""From a model's name to a model that answers: its files, its engine, then itself.
+
+What `load`, `run` and `chat` have in common. Each step says what it does, and each may be
+interrupted: the server keeps what is complete, and the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lemonade.cli.progress import follow
+from lemonade.cli.render import is_terminal, note, out
+from lemonade.client import LemonadeClient
+from lemonade.core.inference import JsonObject
+
+
+def make_ready(
+    client: LemonadeClient,
+    name: str,
+    *,
+    options: JsonObject | None = None,
+    save_options: bool = False,
+    pinned: bool | None = None,
+    quiet: bool = False,
+) -> JsonObject:
+    """Download what is missing, then load.
+
+    Args:
+        client: the server.
+        name: of the model.
+        options: of its recipe.
+        save_options: keep them.
+        pinned: protect it from eviction.
+        quiet: leave the standard output to somebody else.
+
+    Returns:
+        The server's reply to the load.
+
+    Raises:
+        LemonadeError: one of the steps failed.
+    """
+    model = client.model(name)
+    fetch(client, model, name, quiet=quiet)
+    ensure_engine(client, str(model.get("recipe") or ""), options or {}, quiet=quiet)
+    with working(f"Loading model: {name}", quiet=quiet):
+        return client.load(name, options=options, save_options=save_options, pinned=pinned)
+
+
+def fetch(client: LemonadeClient, model: JsonObject, name: str, *, quiet: bool) -> None:
+    """Download a model that is not there; one that is there is not looked at again."""
+    if model.get("downloaded") is not False:
+        return
+    (note if quiet else out)(f"Pulling model: {name}")
+    follow(client.pull({"model_name": name, "do_not_upgrade": True}), err=quiet)
+
+
+def ensure_engine(
+    client: LemonadeClient, recipe: str, options: JsonObject, *, quiet: bool
+) -> str | None:
+    """Install the engine a load is going to take, where it is not installed.
+
+    The server would do that itself; asked for on its own it can be watched.
+
+    Returns:
+        The variant, if it is known.
+    """
+    known: JsonObject = (client.system_info().get("recipes") or {}).get(recipe) or {}
+    wanted = [v for key, v in options.items() if key.endswith("_backend") and v and v != "auto"]
+    variant = str(wanted[0] if wanted else known.get("default_backend") or "")
+    backend: JsonObject = (known.get("backends") or {}).get(variant) or {}
+    if backend.get("state") == "installable":
+        (note if quiet else out)(f"Installing backend: {recipe}:{variant}")
+        follow(client.install(recipe, variant), err=quiet)
+    return variant or None
+
+
+@contextmanager
+def working(what: str, *, quiet: bool = False) -> Iterator[None]:
+    """Say what is being done while it is: a spinner on a terminal, a line elsewhere."""
+    if not is_terminal_for(quiet=quiet):
+        (note if quiet else out)(what)
+        yield
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=quiet).status(escape(what)):
+        yield
+
+
+def is_terminal_for(*, quiet: bool) -> bool:
+    """Whether a person looks at the stream that notes go to."""
+    import sys
+
+    return is_terminal(sys.stderr if quiet else sys.stdout)

@@ -1,0 +1,128 @@
+"""How a pull or an installation looks while it runs: bars on a terminal, lines elsewhere.
+
+Follows the stream to its end. Whatever interrupts it closes the connection, and the server stops a
+transfer that nobody follows.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Final, cast
+
+import click
+
+from lemonade.cli.render import is_terminal
+from lemonade.core.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+_STEP: Final = 10  # percent between two lines of the plain form
+_SPEED_AFTER: Final = 0.5  # seconds before a speed means something
+
+
+def follow(transfer: Iterator[Progress], *, err: bool = False) -> None:
+    """Show a transfer until it is complete.
+
+    Args:
+        transfer: from the client; closed in any case.
+        err: show it on the standard error output, because the other one is for the answer.
+
+    Raises:
+        LemonadeError: the transfer failed; the message says why.
+    """
+    with closing(cast("Generator[Progress, None, None]", transfer)) as steps:
+        if is_terminal(sys.stderr if err else sys.stdout):
+            _show_bars(steps, err=err)
+        else:
+            _show_lines(steps, err=err)
+
+
+def _show_lines(steps: Iterator[Progress], *, err: bool) -> None:
+    def say(text: str) -> None:
+        click.echo(text, err=err)
+
+    current: tuple[int, str] | None = None
+    shown, began, had, total_said = 0, 0.0, 0, False
+    for step in steps:
+        if not step.file:
+            continue
+        if step.total_download_size and not total_said:
+            total_said = True
+            files = "1 file" if step.total_files == 1 else f"{step.total_files} files"
+            say(f"Total: {_amount(step.total_download_size)}, {files}")
+        if (step.file_index, step.file) != current:
+            current = (step.file_index, step.file)
+            shown, began, had = 0, time.monotonic(), step.bytes_downloaded
+            say(_headline(step))
+        if step.bytes_total and step.percent >= shown + _STEP and not _was_there(step):
+            shown = step.percent - step.percent % _STEP
+            speed = _speed(step.bytes_downloaded - had, time.monotonic() - began)
+            done, whole = step.bytes_downloaded / 1e6, step.bytes_total / 1e6
+            say(f"  Progress: {step.percent}% ({done:.1f}/{whole:.1f} MB){speed}")
+
+
+def _headline(step: Progress) -> str:
+    size = f" ({step.bytes_total / 1e6:.1f} MB)" if step.bytes_total else ""
+    there = " (already downloaded)" if _was_there(step) else ""
+    return f"[{step.file_index}/{step.total_files}] {step.file}{size}{there}"
+
+
+def _was_there(step: Progress) -> bool:
+    return 0 < step.bytes_total == step.bytes_previously_downloaded
+
+
+def _amount(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.1f} MB"
+
+
+def _speed(moved_bytes: int, seconds: float) -> str:
+    return f" {moved_bytes / seconds / 1e6:.1f} MB/s" if seconds > _SPEED_AFTER else ""
+
+
+def _show_bars(steps: Iterator[Progress], *, err: bool) -> None:
+    from rich import progress as bars
+    from rich.console import Console
+    from rich.markup import escape
+
+    with bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TextColumn("{task.fields[amount]}"),
+        bars.TimeRemainingColumn(compact=True),
+        console=Console(stderr=err),
+    ) as display:
+        current: tuple[int, str] | None = None
+        task: TaskID | None = None
+        for step in steps:
+            if not step.file:
+                continue
+            if (step.file_index, step.file) != current:
+                if task is not None:
+                    _fill(display, task)
+                current = (step.file_index, step.file)
+                task = display.add_task(
+                    escape(f"[{step.file_index}/{step.total_files}] {step.file}"),
+                    total=step.bytes_total or None,
+                    amount="",
+                )
+            assert task is not None
+            amount = f"{_amount(step.bytes_downloaded)}/{_amount(step.bytes_total)}"
+            display.update(
+                task,
+                total=step.bytes_total or None,
+                completed=step.bytes_downloaded,
+                amount=amount if step.bytes_total else "",
+            )
+        if task is not None:
+            _fill(display, task)
+
+
+def _fill(display: Bars, task: TaskID) -> None:
+    """A file is done when the next one begins, whatever its last figure was."""
+    whole = next(one.total for one in display.tasks if one.id == task) or 1
+    display.update(task, total=whole, completed=whole)

@@ -1,0 +1,72 @@
+"""`serve`: the server in the foreground, until a signal ends it.
+
+Everything that makes a server is behind one function of `lemonade.app`; here are its flags.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from lemonade.cli.command import StandaloneCommand, read_listening_port
+from lemonade.cli.session import Session, pass_session
+
+LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "fatal", "none")
+
+
+@click.command(cls=StandaloneCommand)
+@click.option("--host", metavar="HOST", help="Address to listen on. [default: the setting `host`]")
+@click.option(
+    "--port",
+    type=read_listening_port,
+    metavar="PORT",
+    help="Port; 0 takes a free one. [env LEMONADE_PORT; default: the setting `port`, 13305]",
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much is logged.")
+@click.option(
+    "-m", "--model", "models", multiple=True, metavar="MODEL", help="Load at start. Repeatable."
+)
+@pass_session
+def serve(
+    session: Session,
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    models: tuple[str, ...],
+) -> int:
+    """Run the server in the foreground.
+
+    Flags count for this run only; `lemonade config set` changes settings for good. Ctrl-C stops
+    the server and every engine it started.
+    """
+    if port is None:
+        port = session.port
+    if port is None and os.environ.get("LEMONADE_PORT"):
+        # The commands will look there, so the server had better be there.
+        port = session.address().port
+    return run_foreground(host=host or session.host, port=port, log_level=log_level, models=models)
+
+
+def run_foreground(
+    *,
+    cache: Path | None = None,
+    config: Path | None = None,
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    models: Sequence[str] = (),
+) -> int:
+    """Serve until a signal; the exit code. What is None is left to the settings."""
+    from lemonade.app import run_server
+    from lemonade.storage import directories
+
+    return run_server(
+        directories(os.environ, cache=cache, config=config),
+        host=host,
+        port=port,
+        log_level=log_level,
+        models=models,
+    )

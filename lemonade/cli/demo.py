@@ -86,9 +86,12 @@ def _show(client: LemonadeClient) -> _Shown:
     model = _demonstrator(client)
     name, recipe = str(model["id"]), str(model.get("recipe"))
     _step(2, "Installing the engine")
-    variant = ensure_engine(client, recipe, {}, quiet=False)
+    variant, fresh = ensure_engine(client, recipe, {}, quiet=False)
+    if not fresh:
+        out(f"{recipe}:{variant} is installed already.")
     fetch(client, model, name, quiet=False)
-    _step(3, f"Loading {name}, a demonstration of 1 MB: it shows that all works, and knows little")
+    about = ", a demonstration of 1 MB: it shows that all works, and knows little"
+    _step(3, f"Loading {name}{about if model.get('source') == _SHIPPED else ''}")
     with working("Waiting for the engine"):
         client.load(name)
     _step(4, f"Asking: {QUESTION}")
@@ -120,7 +123,7 @@ def _demonstrator(client: LemonadeClient) -> JsonObject:
     return max(ready, key=rank)
 
 
-def _version(client: LemonadeClient, recipe: str, variant: str | None) -> object:
+def _version(client: LemonadeClient, recipe: str, variant: str) -> object:
     known = (client.system_info().get("recipes") or {}).get(recipe) or {}
     return ((known.get("backends") or {}).get(variant) or {}).get("version") or ""
 

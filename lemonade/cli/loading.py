@@ -6,6 +6,7 @@ interrupted: the server keeps what is complete, and the next run goes on from th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,22 +58,23 @@ def fetch(client: LemonadeClient, model: JsonObject, name: str, *, quiet: bool) 
 
 def ensure_engine(
     client: LemonadeClient, recipe: str, options: JsonObject, *, quiet: bool
-) -> str | None:
+) -> tuple[str, bool]:
     """Install the engine a load is going to take, where it is not installed.
 
     The server would do that itself; asked for on its own it can be watched.
 
     Returns:
-        The variant, if it is known.
+        The variant, empty if it is not known, and whether it had to be installed.
     """
     known: JsonObject = (client.system_info().get("recipes") or {}).get(recipe) or {}
     wanted = [v for key, v in options.items() if key.endswith("_backend") and v and v != "auto"]
     variant = str(wanted[0] if wanted else known.get("default_backend") or "")
     backend: JsonObject = (known.get("backends") or {}).get(variant) or {}
-    if backend.get("state") == "installable":
-        (note if quiet else out)(f"Installing backend: {recipe}:{variant}")
-        follow(client.install(recipe, variant), err=quiet)
-    return variant or None
+    if backend.get("state") != "installable":
+        return variant, False
+    (note if quiet else out)(f"Installing backend: {recipe}:{variant}")
+    follow(client.install(recipe, variant), err=quiet)
+    return variant, True
 
 
 @contextmanager
@@ -91,6 +93,4 @@ def working(what: str, *, quiet: bool = False) -> Iterator[None]:
 
 def is_terminal_for(*, quiet: bool) -> bool:
     """Whether a person looks at the stream that notes go to."""
-    import sys
-
     return is_terminal(sys.stderr if quiet else sys.stdout)

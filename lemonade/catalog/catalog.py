@@ -15,7 +15,7 @@ from lemonade.catalog.model import ModelSpec
 from lemonade.catalog.reading import bad, read_toml, validated
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.catalog.sources import Sources
-from lemonade.catalog.templates import check_backend, check_recipe
+from lemonade.catalog.templates import check_backend, check_recipe, overlay_beside
 from lemonade.core.errors import UnknownBackend, UnknownModel, UnknownRecipe
 from lemonade.core.ids import BackendId
 from lemonade.core.near import did_you_mean, near_names
@@ -139,8 +139,7 @@ class Catalog:
 
     def overlay_dir(self, backend: BackendId) -> Path:
         """Where the files shipped beside the backend's descriptor are; it need not exist."""
-        path = self._files[str(backend)]
-        return path.with_name(f"{path.stem}.overlay")
+        return overlay_beside(self._files[str(backend)])
 
     def shipped_model_file(self, name: str) -> Path:
         """The file of a model that is part of the package.

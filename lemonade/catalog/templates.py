@@ -71,6 +71,17 @@ def check_backend(spec: BackendSpec, path: Path) -> None:
     _check(path, ("bundle", "smoke"), spec.bundle.smoke, allowed)
     for name, value in spec.environment.items():
         _check(path, ("environment", name), (value,), allowed)
+    words = (*spec.bundle.argv, *spec.bundle.smoke, *spec.environment.values())
+    overlay = overlay_beside(path)
+    if any("overlay" in placeholders(word) for word in words) and not overlay.is_dir():
+        raise bad(
+            path, ("bundle", "argv"), f"{{overlay}} is the folder {overlay}, and there is none"
+        )
+
+
+def overlay_beside(path: Path) -> Path:
+    """Where the files that belong to a backend's descriptor are."""
+    return path.with_name(f"{path.stem}.overlay")
 
 
 def _check(

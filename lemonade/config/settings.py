@@ -130,8 +130,9 @@ class Settings(_Keys):
     broadcast: bool = _key(True, "Whether the server announces itself on private networks.")  # noqa: FBT003
     models_dir: str = _key(
         "auto",
-        "Folder of downloaded models in the hub's cache layout; `auto` is the one other tools of "
-        "the hub use. A relative path starts in the config directory.",
+        "Folder of downloaded models in the hub's cache layout; `auto` is the one that other "
+        "tools of the hub use.",
+        effect="at the next start",
     )
     extra_models_dir: str = _key(
         "", "Folder whose GGUF files are offered as `extra.NAME`; empty is none."

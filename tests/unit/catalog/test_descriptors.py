@@ -68,6 +68,9 @@ def test_a_placeholder_of_the_private_environment(folder):
         "backends/brew-cpu.toml",
         BACKEND.replace('"system"', '"pypi"').replace("{executable}", "{python}/{overlay}"),
     )
+    with pytest.raises(BadDescriptor, match=r"brew-cpu\.overlay, and there is none"):
+        folder.load()
+    folder.write("backends/brew-cpu.overlay/server.py", "")
     folder.load()
 
 

@@ -1,0 +1,83 @@
+"""One look at the machine: asks each detector, keeps what answers, records what could not.
+
+A detector that fails never takes the others down, and a device that is there but cannot be used is
+part of the answer with its reason. Looks at files only and starts no program; blocks for some
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import psutil
+
+from lemonade.hardware import linux
+from lemonade.hardware.amd import find_amd_gpus
+from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu
+from lemonade.hardware.nvidia import find_nvidia_gpus
+from lemonade.hardware.xdna import find_xdna_npus
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_SYSTEMS: Final = {"darwin": "macos", "win32": "windows"}
+_FAMILIES: Final = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def detect(root: Path = Path("/")) -> Machine:
+    """What this machine is. Never raises.
+
+    Args:
+        root: where `/proc`, `/sys`, `/dev` and `/etc` are.
+    """
+    problems: list[str] = []
+
+    def ask(what: str, detector: Callable[[Path], T], otherwise: T) -> T:
+        try:
+            return detector(root)
+        except (OSError, ValueError, LookupError) as error:
+            log.debug("%s could not be detected", what, exc_info=True)
+            problems.append(f"{what} could not be detected: {error}.")
+            return otherwise
+
+    if sys.platform != "linux":
+        return _elsewhere()
+    unknown = Cpu("unknown", "unknown", 1, 1, frozenset())
+    no_gpus: tuple[Gpu, ...] = ()
+    no_npus: tuple[Npu, ...] = ()
+    return Machine(
+        os="linux",
+        os_version=ask("The operating system", linux.os_version, "Linux"),
+        kernel=ask("The kernel", linux.kernel, ""),
+        cpu=ask("The processor", linux.cpu, unknown),
+        memory_bytes=ask("The memory", linux.memory_bytes, 0),
+        gpus=ask("AMD GPUs", find_amd_gpus, no_gpus)
+        + ask("NVIDIA GPUs", find_nvidia_gpus, no_gpus),
+        npus=ask("NPUs", find_xdna_npus, no_npus),
+        problems=tuple(problems),
+    )
+
+
+def _elsewhere() -> Machine:
+    """What the standard library knows where we have no detectors of our own."""
+    return Machine(
+        os=_SYSTEMS.get(sys.platform, sys.platform),
+        os_version=platform.platform(terse=True),
+        kernel=platform.release(),
+        cpu=Cpu(
+            name=platform.processor() or platform.machine(),
+            family=_FAMILIES.get(platform.machine().lower(), "unknown"),
+            cores=psutil.cpu_count(logical=False) or 1,
+            threads=os.cpu_count() or 1,
+            features=frozenset(),
+        ),
+        memory_bytes=psutil.virtual_memory().total,
+        problems=("GPUs and NPUs are looked for on Linux only.",),
+    )

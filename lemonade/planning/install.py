@@ -1,0 +1,119 @@
+"""`InstallPlan`: what a backend's bundle is made of, where it will be, and what must be checked.
+
+Printable and complete: the installer decides nothing that is not in here. Only backends of the
+source `pypi` are installed; the others are on the machine or are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lemonade.catalog.backend import BackendSpec
+from lemonade.core.bundle import Bundle
+from lemonade.core.errors import BadDescriptor, UnsupportedHere
+from lemonade.core.ids import BackendId
+from lemonade.hardware.facts import Machine
+from lemonade.planning.support import judge
+
+_WHEEL_TAGS: Final = {"x86_64": "x86_64", "arm64": "aarch64"}
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPlan:
+    """One bundle to be built.
+
+    Attributes:
+        packages: pinned requirements.
+        sha256: digests of the files that may be fetched, by file name; nothing else is accepted.
+        files: those of them that suit this machine.
+        target: the bundle's directory; it appears there complete or not at all.
+        argv: how its program is started; may hold `{python}` and `{overlay}`.
+        smoke: further arguments with which it must print its version and exit with 0.
+        present: the same version, if it is installed already.
+    """
+
+    backend: BackendId
+    version: str
+    packages: tuple[str, ...]
+    sha256: Mapping[str, str]
+    files: tuple[str, ...]
+    target: Path
+    argv: tuple[str, ...]
+    smoke: tuple[str, ...]
+    present: Bundle | None = None
+
+    def requirements(self) -> str:
+        """The lines of a requirements file for `pip install --require-hashes`."""
+        lines = []
+        for package in self.packages:
+            digests = sorted(
+                digest
+                for file, digest in self.sha256.items()
+                if _normal(file.partition("-")[0]) == _project(package)
+            )
+            lines.append(" ".join([package, *(f"--hash=sha256:{digest}" for digest in digests)]))
+        return "\n".join(lines) + "\n"
+
+
+def plan_install(
+    spec: BackendSpec, machine: Machine, present: Sequence[Bundle], root: Path
+) -> InstallPlan:
+    """Decide how to install a backend under `root`, the directory of all bundles.
+
+    `present` is what is installed of it, in any version.
+
+    Raises:
+        UnsupportedHere: it does not run on this machine, or it is not something we install.
+        BadDescriptor: a package has no digest, so nothing could be verified.
+    """
+    if spec.pin.source != "pypi":
+        raise UnsupportedHere(
+            f"{spec.id} is not installed by Lemonade: it is there or it is not.",
+            remedy=f"Install {spec.pin.executable or 'it'} yourself, or choose another backend.",
+        )
+    verdict = judge(spec, machine)
+    if not verdict.supported:
+        raise UnsupportedHere(
+            f"{spec.id} does not run on this machine. {verdict.reason}", remedy=verdict.remedy
+        )
+    for package in spec.pin.packages:
+        if not any(
+            _normal(file.partition("-")[0]) == _project(package) for file in spec.pin.sha256
+        ):
+            raise BadDescriptor(
+                f"{spec.id}: pin.sha256 has no file of {package}.",
+                remedy="Every file that may be fetched needs its digest.",
+            )
+    backend = spec.backend_id
+    return InstallPlan(
+        backend=backend,
+        version=spec.pin.version,
+        packages=spec.pin.packages,
+        sha256=dict(spec.pin.sha256),
+        files=tuple(file for file in spec.pin.sha256 if _suits(file, machine)),
+        target=root / backend.recipe / backend.variant / spec.pin.version,
+        argv=spec.bundle.argv,
+        smoke=spec.bundle.smoke,
+        present=next((one for one in present if one.version == spec.pin.version), None),
+    )
+
+
+def _suits(file: str, machine: Machine) -> bool:
+    """Whether a wheel's name says that it is for this kind of processor, or for any."""
+    others = set(_WHEEL_TAGS.values()) - {_WHEEL_TAGS.get(machine.cpu.family, "")}
+    return not any(tag in file for tag in others)
+
+
+def _project(requirement: str) -> str:
+    match = _NAME.match(requirement)
+    return _normal(match[0]) if match else ""
+
+
+def _normal(name: str) -> str:
+    """A project's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

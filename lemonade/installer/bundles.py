@@ -1,0 +1,218 @@
+"""What is installed, and in what state: looks at the disk, changes nothing, starts nothing.
+
+A bundle lies in `<root>/<recipe>/<variant>/<version>` and counts only with its receipt. A backend
+may also be somebody else's program: on PATH, or where the operator's pin points.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from lemonade.catalog import BackendSpec
+from lemonade.core.bundle import Bundle
+from lemonade.core.errors import LemonadeError, UnsupportedHere
+from lemonade.core.ids import BackendId
+from lemonade.hardware import Machine
+from lemonade.installer.receipts import RECEIPT, Receipt, read_receipt
+from lemonade.planning.support import judge
+
+State = Literal["installed", "installable", "update_required", "unsupported"]
+
+VENV: Final = "venv"
+"""The private environment inside a bundle of the source `pypi`."""
+
+BUILTIN: Final = frozenset({"", "builtin"})
+"""Values of a pin that mean: the version the descriptor names."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """One backend on this machine.
+
+    Attributes:
+        message: why it is not simply `installed`, as a sentence; empty if it is.
+        action: the command that changes it; may be empty.
+        version: what is installed, or what would be.
+        can_uninstall: whether there is something of ours to remove.
+    """
+
+    state: State
+    message: str
+    action: str
+    version: str
+    can_uninstall: bool
+
+
+class Bundles:
+    """Knows the bundles under one directory. Made by the composition root; keeps small caches."""
+
+    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+        """Nothing is looked at yet.
+
+        Args:
+            root: directory of all bundles; it need not exist.
+            environ: for its `PATH`.
+        """
+        self.root = root
+        self._environ = environ
+        self._receipts: dict[Path, tuple[int, Receipt | None]] = {}
+        self._versions: dict[tuple[str, int, int], str] = {}
+
+    def active(self, spec: BackendSpec, pin: str = "builtin") -> Bundle | None:
+        """What a child of that backend would be started from now; `None` if nothing can.
+
+        Cheap: some calls of stat.
+
+        Raises:
+            UnsupportedHere: the pin names something that cannot be used.
+        """
+        if pin not in BUILTIN:
+            return self._pinned(spec, pin)
+        if spec.pin.source == "system":
+            return self._on_path(spec)
+        if spec.pin.source == "path":
+            return None
+        return self._complete(spec, self._folder(spec) / spec.pin.version)
+
+    def present(self, spec: BackendSpec) -> tuple[Bundle, ...]:
+        """Every complete bundle of the backend, in whatever version."""
+        folder = self._folder(spec)
+        if spec.pin.source != "pypi" or not folder.is_dir():
+            return ()
+        found = (self._complete(spec, path) for path in sorted(folder.iterdir()))
+        return tuple(bundle for bundle in found if bundle is not None)
+
+    def status(self, spec: BackendSpec, machine: Machine, pin: str = "builtin") -> BackendStatus:
+        """The backend's state in the words of `system-info`. Never raises for a bad pin."""
+        versions = self._versions_on_disk(spec)
+        removable = bool(versions)
+        verdict = judge(spec, machine)
+        if not verdict.supported:
+            return BackendStatus("unsupported", verdict.reason, "", "", removable)
+        try:
+            bundle = self.active(spec, pin)
+        except LemonadeError as error:
+            return BackendStatus("unsupported", str(error), "", "", removable)
+        if bundle is not None:
+            version = self.version_of(bundle)
+            return BackendStatus("installed", "", "", version, removable and bundle.removable)
+        if spec.pin.source != "pypi":
+            missing = f"{spec.pin.executable or 'The program'} is not on PATH."
+            if spec.pin.source == "path":
+                missing = "No path to it is configured."
+            return BackendStatus("unsupported", missing, "", "", can_uninstall=False)
+        action = f"lemonade backends install {spec.id}"
+        version = spec.pin.version
+        if version in versions:
+            message = f"The Python that {version} was installed with is gone."
+            return BackendStatus("update_required", message, action, version, removable)
+        if versions:
+            message = f"{versions[-1]} is installed, {version} is needed."
+            return BackendStatus("update_required", message, action, versions[-1], removable)
+        message = "It is supported here but not installed."
+        return BackendStatus("installable", message, action, version, removable)
+
+    def version_of(self, bundle: Bundle) -> str:
+        """The bundle's version; of somebody else's program what it said of itself, once asked."""
+        return self._versions.get(_fingerprint(bundle.argv[0]), bundle.version)
+
+    def learn_version(self, bundle: Bundle, version: str) -> None:
+        """Remember what a program said of itself, for as long as its file stays as it is."""
+        if version:
+            self._versions[_fingerprint(bundle.argv[0])] = version
+
+    def _folder(self, spec: BackendSpec) -> Path:
+        return self.root / spec.backend_id.recipe / spec.backend_id.variant
+
+    def _complete(self, spec: BackendSpec, path: Path) -> Bundle | None:
+        return bundle_of(self._receipt(path), spec.backend_id, path, spec.bundle.argv)
+
+    def _versions_on_disk(self, spec: BackendSpec) -> list[str]:
+        """Of all bundles with a receipt, whether their interpreter still exists or not."""
+        folder = self._folder(spec)
+        if spec.pin.source != "pypi" or not folder.is_dir():
+            return []
+        receipts = [self._receipt(path) for path in sorted(folder.iterdir())]
+        return [receipt.version for receipt in receipts if receipt is not None]
+
+    def _receipt(self, path: Path) -> Receipt | None:
+        if path.name.startswith("."):
+            return None  # being built or being removed
+        try:
+            changed = (path / RECEIPT).stat().st_mtime_ns
+        except OSError:
+            return None
+        known = self._receipts.get(path)
+        if known is None or known[0] != changed:
+            known = self._receipts[path] = (changed, read_receipt(path))
+        return known[1]
+
+    def _pinned(self, spec: BackendSpec, pin: str) -> Bundle:
+        path = Path(pin).expanduser()
+        if not path.is_absolute():
+            raise UnsupportedHere(
+                f"{spec.id} cannot be had as '{pin}': only the pinned version "
+                f"{spec.pin.version or 'of this machine'} can be verified.",
+                remedy="Give 'builtin' or the absolute path of a program.",
+            )
+        name = spec.pin.executable
+        if path.is_dir() and name:
+            path = next(
+                (p for p in (path / name, path / "bin" / name) if p.is_file()), path / name
+            )
+        if not path.is_file():
+            raise UnsupportedHere(
+                f"{spec.id} is configured to be {path}, and there is no such program.",
+                remedy="Correct the path, or give 'builtin'.",
+            )
+        return self._foreign(spec, path)
+
+    def _on_path(self, spec: BackendSpec) -> Bundle | None:
+        found = shutil.which(spec.pin.executable, path=self._environ.get("PATH", os.defpath))
+        return self._foreign(spec, Path(found).absolute()) if found else None
+
+    def _foreign(self, spec: BackendSpec, path: Path) -> Bundle:
+        if not os.access(path, os.X_OK):
+            raise UnsupportedHere(
+                f"{spec.id} is configured to be {path}, which may not be executed.",
+                remedy=f"`chmod +x {path}`, or give 'builtin'.",
+            )
+        argv: tuple[str, ...] = (str(path),)
+        if spec.pin.source != "pypi":  # the fixed arguments of a private environment do not fit
+            argv = tuple(word.replace("{executable}", str(path)) for word in spec.bundle.argv)
+        return Bundle(
+            backend=spec.backend_id,
+            version="system" if spec.pin.source == "system" else "custom",
+            root=path.parent,
+            argv=argv,
+            removable=False,
+        )
+
+
+def bundle_of(
+    receipt: Receipt | None, backend: BackendId, path: Path, argv: Sequence[str]
+) -> Bundle | None:
+    """The bundle in a directory; `None` if it is incomplete or its interpreter is gone."""
+    python = interpreter(path)
+    if receipt is None or receipt.backend != str(backend) or not python.exists():
+        return None  # a link to an interpreter that was removed does not exist either
+    words = tuple(word.replace("{python}", str(python)) for word in argv)
+    return Bundle(backend=backend, version=receipt.version, root=path, argv=words)
+
+
+def interpreter(bundle: Path) -> Path:
+    """The Python of a bundle's private environment."""
+    return bundle / VENV / "bin" / "python"
+
+
+def _fingerprint(program: str) -> tuple[str, int, int]:
+    try:
+        stat = os.stat(program)  # noqa: PTH116 - follows links, as the kernel will
+    except OSError:
+        return (program, 0, 0)
+    return (program, stat.st_mtime_ns, stat.st_size)

@@ -1,0 +1,241 @@
+"""Private Python environments, and the check that what is in one starts.
+
+The one file of this room that starts programs: `venv`, `pip` and the engine's `--version`. Each
+runs in a session of its own and is killed with all it started when its caller is cancelled.
+Nobody's Python settings reach them except pip's own, which say how packages are had on this
+machine: index, proxy and certificates are pip's business and stay in pip's configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from lemonade.core.errors import NoSpace, SetupFailed
+from lemonade.core.progress import ProgressListener
+from lemonade.installer.pip_output import PipReader, explain, step
+from lemonade.installer.receipts import Package
+from lemonade.planning.install import InstallPlan
+
+_LAST_LINES: Final = 30
+_LINE_LIMIT: Final = 1 << 20
+_SMOKE_WITHIN: Final = 60.0
+_CREATE_WITHIN: Final = 300.0
+_RAW_PROGRESS: Final = (24, 1)
+"""The first version of pip that can print its progress for programs."""
+
+_FOR_US: Final = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "VIRTUAL_ENV",
+    "PIP_REQUIRE_VIRTUALENV",
+)
+"""Variables that were meant for the Python we run in."""
+
+_FOR_CHECKS: Final = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"})
+
+
+async def create_environment(venv: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Make an environment without packages; returns the command that is its pip.
+
+    The pip of the Python we run in installs into it, which is quicker and newer; if there is none,
+    the environment gets its own.
+
+    Raises:
+        SetupFailed, NoSpace: it cannot be made.
+    """
+    own_pip = importlib.util.find_spec("pip") is not None
+    options = ("--without-pip",) if own_pip else ()
+    lines: deque[str] = deque(maxlen=_LAST_LINES)
+    command = (sys.executable, "-I", "-m", "venv", *options, str(venv))
+    status = await _run(command, _own(environ), lines.append, within=_CREATE_WITHIN)
+    if status != 0:
+        text = "\n".join(lines)
+        facts = {"last_lines": list(lines), "exit_status": status}
+        if "No space left" in text or "quota exceeded" in text:
+            raise NoSpace(
+                "There is no space left for a Python environment.",
+                remedy="Free some space, or move the cache with LEMONADE_CACHE_DIR.",
+                facts=facts,
+            )
+        raise SetupFailed(
+            f"A Python environment could not be made with {sys.executable}.",
+            remedy="Install the package that has Python's venv module (python3-venv on Debian).",
+            facts=facts,
+        )
+    if own_pip:
+        return (sys.executable, "-m", "pip", "--python", str(venv))
+    return (str(venv / "bin" / "python"), "-m", "pip")
+
+
+async def install_packages(
+    pip: Sequence[str],
+    plan: InstallPlan,
+    scratch: Path,
+    environ: Mapping[str, str],
+    listen: ProgressListener,
+) -> tuple[Package, ...]:
+    """Have pip install the plan's packages; returns what it took, with digests.
+
+    `pip` is what `create_environment` returned; `scratch` a folder for what pip puts down in
+    between, for the caller to remove. In `environ`, `LEMONADE_WHEELS` is a folder that is looked
+    into first and `LEMONADE_PYPI_URL` the index to use; without it pip's configuration decides.
+
+    Raises:
+        ChecksumMismatch, DownloadFailed, NoSpace, SetupFailed: pip failed; `facts["last_lines"]`.
+    """
+    report = scratch / "report.json"
+    options = await asyncio.to_thread(_prepare, plan, scratch, environ)
+    command = (*pip, "install", *_progress_option(pip), f"--report={report}", *options)
+    lines: deque[str] = deque(maxlen=_LAST_LINES)
+    reader = PipReader(_local_sizes(plan, environ))
+    listen(step(2))
+
+    def follow(line: str) -> None:
+        if (progress := reader.read(line)) is not None:
+            listen(progress)
+        if not line.startswith("Progress "):
+            lines.append(line)
+
+    status = await _run(command, {**_own(environ), "TMPDIR": str(scratch)}, follow)
+    if status != 0:
+        raise explain(f"{plan.backend} {plan.version}", tuple(lines), status)
+    return tuple(await asyncio.to_thread(_reported, report))
+
+
+async def check(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Run a program that shall print its version and end; returns what it printed.
+
+    Raises:
+        SetupFailed: it did not start, or did not end well in time.
+    """
+    lines: deque[str] = deque(maxlen=_LAST_LINES)
+    env = {name: value for name, value in environ.items() if name in _FOR_CHECKS}
+    shown = " ".join(argv)
+    try:
+        status = await _run(argv, env, lines.append, within=_SMOKE_WITHIN)
+    except OSError as error:
+        raise SetupFailed(
+            f"`{shown}` cannot be started: {error.strerror or error}.",
+            remedy="What was installed does not fit this machine.",
+        ) from error
+    if status != 0:
+        end = f"exit status {status}" if status > 0 else signal.Signals(-status).name
+        raise SetupFailed(
+            f"`{shown}` ended with {end}.",
+            remedy="What was installed does not start on this machine; its last lines say why.",
+            facts={"last_lines": list(lines), "exit_status": status},
+        )
+    return "\n".join(lines)
+
+
+async def _run(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    hear: Callable[[str], None],
+    *,
+    within: float | None = None,
+) -> int:
+    """Run to the end; a negative status is a signal. Its whole session dies with us."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=dict(env),
+        start_new_session=True,
+        limit=_LINE_LIMIT,
+    )
+    assert process.stdout is not None
+    ended = False
+    try:
+        async with asyncio.timeout(within):
+            async for raw in process.stdout:
+                hear(raw.decode(errors="replace").rstrip())
+            status = await process.wait()
+        ended = True
+        return status
+    except TimeoutError:
+        hear(f"It did not end within {within:.0f} s.")
+        return -signal.SIGKILL
+    finally:
+        if not ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # it leads its session
+            await process.wait()
+
+
+def _own(environ: Mapping[str, str]) -> dict[str, str]:
+    env = {name: value for name, value in environ.items() if name not in _FOR_US}
+    # Lines as they come, nothing imported from the working directory, messages in English.
+    return {**env, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"}
+
+
+def _progress_option(pip: Sequence[str]) -> tuple[str, ...]:
+    if "--python" not in pip:
+        return ()  # the one that came with Python may be old
+    version = importlib.metadata.version("pip").split(".")
+    numbers = tuple(int(part) for part in version[:2] if part.isdigit())
+    return ("--progress-bar=raw",) if numbers >= _RAW_PROGRESS else ()
+
+
+def _prepare(plan: InstallPlan, scratch: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Write the requirements; returns pip's options. Only wheels, only pinned ones, no others."""
+    scratch.mkdir()
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(plan.requirements())
+    return (
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--require-hashes",
+        *_sources(plan, environ),
+        f"--requirement={requirements}",
+    )
+
+
+def _sources(plan: InstallPlan, environ: Mapping[str, str]) -> Iterator[str]:
+    folder = environ.get("LEMONADE_WHEELS", "")
+    if folder and Path(folder).is_dir():
+        yield f"--find-links={folder}"
+        if all(_holds(Path(folder), plan, package) for package in plan.packages):
+            yield "--no-index"
+            return
+    if index := environ.get("LEMONADE_PYPI_URL"):
+        yield f"--index-url={index}"
+
+
+def _local_sizes(plan: InstallPlan, environ: Mapping[str, str]) -> dict[str, int]:
+    folder = Path(environ.get("LEMONADE_WHEELS") or os.devnull)
+    files = (folder / file for file in plan.files)
+    return {file.name: file.stat().st_size for file in files if file.is_file()}
+
+
+def _holds(folder: Path, plan: InstallPlan, package: str) -> bool:
+    project = package.partition("==")[0].replace("-", "_")
+    return any(file.startswith(project) and (folder / file).is_file() for file in plan.files)
+
+
+def _reported(report: Path) -> list[Package]:
+    packages = []
+    for item in json.loads(report.read_text(encoding="utf-8"))["install"]:
+        source = item["download_info"]
+        hashes = source.get("archive_info", {}).get("hashes", {})
+        metadata, file = item["metadata"], unquote(source["url"].rpartition("/")[2])
+        packages.append(
+            Package(metadata["name"], metadata["version"], file, hashes.get("sha256", ""))
+        )
+    return packages

@@ -1,0 +1,314 @@
+"""Runs an `InstallPlan`: build beside the target, check, then rename into place.
+
+Whatever goes wrong or is killed, what was installed before is still there and nothing half is
+visible: a bundle appears by one rename, with its receipt inside. Two requests for the same target
+in one server are one installation; two servers take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import platform
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from lemonade.catalog import BackendSpec, shipped
+from lemonade.core.bundle import Bundle
+from lemonade.core.bus import Bus
+from lemonade.core.errors import (
+    InstallError,
+    LemonadeError,
+    Locked,
+    NoSpace,
+    OutOfDisk,
+    SetupFailed,
+)
+from lemonade.core.events import BundleInstalled, BundleRemoved
+from lemonade.core.ids import BackendId
+from lemonade.core.progress import Progress, ProgressListener
+from lemonade.installer.activation import LOCK, activate, remove_versions, staging_for, sweep
+from lemonade.installer.bundles import VENV, Bundles, bundle_of, interpreter
+from lemonade.installer.environments import check, create_environment, install_packages
+from lemonade.installer.pip_output import step
+from lemonade.installer.receipts import Receipt, now, read_receipt
+from lemonade.planning.install import InstallPlan
+from lemonade.storage import FileLock
+
+log = logging.getLogger(__name__)
+
+_LOCK_INTERVAL: Final = 0.1
+"""Seconds between two looks at a lock that another server holds."""
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_VERSION: Final = re.compile(r"^version:\s*([^\s(]+)", re.MULTILINE)
+
+
+def shipped_overlay(backend: BackendId) -> Path:
+    """Where the files beside a shipped descriptor are."""
+    return shipped() / "backends" / f"{backend.file_stem}.overlay"
+
+
+def _new_future() -> asyncio.Future[Bundle]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """One installation under way, and who waits for it."""
+
+    task: asyncio.Task[None] | None = None
+    outcome: asyncio.Future[Bundle] = field(default_factory=_new_future)
+    listeners: list[ProgressListener] = field(default_factory=list)
+    latest: Progress | None = None
+    abandoned: bool = False
+
+    def tell(self, progress: Progress) -> None:
+        self.latest = progress
+        for listen in tuple(self.listeners):
+            try:
+                listen(progress)
+            except Exception:  # somebody's display must not end everybody's installation
+                log.exception("A listener of an installation failed")
+
+
+class Installer:
+    """Installs and removes bundles. Owns the running installations.
+
+    `async with` it: leaving ends what is running. An installation belongs to all who wait for it
+    and is given up when the last of them has left.
+    """
+
+    def __init__(
+        self,
+        bundles: Bundles,
+        bus: Bus,
+        environ: Mapping[str, str],
+        *,
+        overlay_of: Callable[[BackendId], Path] = shipped_overlay,
+    ) -> None:
+        """Nothing is done yet.
+
+        Args:
+            bundles: where bundles lie.
+            bus: told of what was installed and removed.
+            environ: for pip, and for `LEMONADE_WHEELS` and `LEMONADE_PYPI_URL`.
+            overlay_of: where the files beside a backend's descriptor are.
+        """
+        self._bundles = bundles
+        self._bus = bus
+        self._environ = environ
+        self._overlay_of = overlay_of
+        self._jobs: dict[Path, _Job] = {}
+        self._group = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for job in tuple(self._jobs.values()):
+            _abandon(job)
+        await self._group.__aexit__(kind, error, trace)
+
+    async def install(
+        self, plan: InstallPlan, listen: ProgressListener, *, force: bool = False
+    ) -> Bundle:
+        """Have the planned bundle on this disk.
+
+        If it is there already, that is all, unless `force` builds it anew. If it is being built,
+        this waits for the same. Cancelled safely: the last waiter's departure ends it, and nothing
+        of it stays.
+
+        Raises:
+            InstallError: with the reason; what was there before still is.
+        """
+        if plan.present is not None and not force:
+            listen(Progress(str(plan.backend), complete=True))
+            return plan.present
+        while (job := self._jobs.get(plan.target)) is not None and job.abandoned:
+            await _finished(job)
+        if job is None:
+            job = self._start(plan, force=force)
+        elif job.latest is not None:
+            listen(job.latest)
+        job.listeners.append(listen)
+        try:
+            return await asyncio.shield(job.outcome)
+        finally:
+            job.listeners.remove(listen)
+            if not job.listeners and not job.outcome.done():
+                _abandon(job)
+                await _finished(job)
+
+    async def uninstall(self, spec: BackendSpec) -> bool:
+        """Remove every version of the backend; whether there was any.
+
+        Raises:
+            Locked: it is being installed.
+            InstallError: it cannot be removed.
+        """
+        folder = self._bundles.root / spec.backend_id.recipe / spec.backend_id.variant
+        if spec.pin.source != "pypi" or not folder.is_dir():
+            return False
+        lock = FileLock(folder / LOCK)
+        if any(target.parent == folder for target in self._jobs) or not lock.acquire():
+            raise Locked(
+                f"{spec.id} is being installed just now.",
+                remedy="Wait for it to end, or cancel it, and try again.",
+            )
+        try:
+            removed = await asyncio.to_thread(remove_versions, folder)
+        except OSError as error:
+            raise InstallError(
+                f"{spec.id} cannot be removed: {error.strerror or error}.",
+                remedy=f"Check the owner and permissions of {folder}.",
+            ) from error
+        finally:
+            lock.release()
+        for version in removed:
+            self._bus.publish(BundleRemoved(spec.backend_id, version))
+        return bool(removed)
+
+    async def ask_version(self, spec: BackendSpec, bundle: Bundle) -> str:
+        """Run somebody else's program with `--version` and remember what it says.
+
+        Raises:
+            SetupFailed: it does not start.
+        """
+        output = await check((*bundle.argv, *spec.bundle.smoke), self._environ)
+        match = _VERSION.search(output)
+        self._bundles.learn_version(bundle, match[1] if match else "")
+        return self._bundles.version_of(bundle)
+
+    def _start(self, plan: InstallPlan, *, force: bool) -> _Job:
+        job = self._jobs[plan.target] = _Job()
+        job.task = self._group.create_task(self._run(job, plan, force=force))
+        job.task.add_done_callback(lambda _: self._forget(plan.target, job))
+        return job
+
+    def _forget(self, target: Path, job: _Job) -> None:
+        del self._jobs[target]
+        if not job.outcome.done():
+            job.outcome.cancel()
+
+    async def _run(self, job: _Job, plan: InstallPlan, *, force: bool) -> None:
+        """The task of a job: ends in an outcome, not in an exception."""
+        try:
+            bundle = await self._install_alone(plan, job.tell, force=force)
+        except (LemonadeError, OSError) as error:
+            if not job.outcome.done():
+                job.outcome.set_exception(_typed(plan, error))
+                job.outcome.exception()  # nobody may be left to look at it
+        else:
+            job.tell(Progress(str(plan.backend), complete=True))
+            if not job.outcome.done():
+                job.outcome.set_result(bundle)
+
+    async def _install_alone(
+        self, plan: InstallPlan, listen: ProgressListener, *, force: bool
+    ) -> Bundle:
+        """Install while no other process does."""
+        folder = plan.target.parent
+        lock = FileLock(folder / LOCK)
+        waited = False
+        while not lock.acquire():
+            if not waited:
+                listen(Progress("wait for another installation"))
+            waited = True
+            await asyncio.sleep(_LOCK_INTERVAL)
+        try:
+            await asyncio.to_thread(sweep, folder)
+            if waited and not force and (there := self._there(plan)) is not None:
+                return there
+            return await self._build(plan, listen)
+        finally:
+            lock.release()
+
+    async def _build(self, plan: InstallPlan, listen: ProgressListener) -> Bundle:
+        staging = staging_for(plan.target)
+        try:
+            listen(step(1))
+            pip = await create_environment(staging / VENV, self._environ)
+            scratch = staging / "scratch"
+            packages = await install_packages(pip, plan, scratch, self._environ, listen)
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+            listen(step(4))
+            await self._check(plan, staging)
+            receipt = Receipt(
+                backend=str(plan.backend),
+                version=plan.version,
+                python=platform.python_version(),
+                packages=packages,
+                installed_at=now(),
+            )
+            await asyncio.to_thread(activate, receipt, staging, plan.target)
+        finally:
+            # A thread that has begun cannot be stopped, so a cancelled activation may have
+            # happened: then there is no staging directory any more.
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True))
+        self._bus.publish(BundleInstalled(plan.backend, plan.version))
+        bundle = self._there(plan)
+        if bundle is None:
+            raise SetupFailed(f"{plan.backend} was removed while it was being installed.")
+        return bundle
+
+    async def _check(self, plan: InstallPlan, staging: Path) -> None:
+        words = {
+            "{python}": str(interpreter(staging)),
+            "{overlay}": str(self._overlay_of(plan.backend)),
+        }
+        argv = []
+        for word in (*plan.argv, *plan.smoke):
+            for placeholder, value in words.items():
+                word = word.replace(placeholder, value)  # noqa: PLW2901
+            argv.append(word)
+        try:
+            await check(argv, self._environ)
+        except SetupFailed as error:
+            raise SetupFailed(
+                f"{plan.backend} {plan.version} was fetched, but does not start: {error.message}",
+                remedy=error.remedy,
+                facts=error.facts,
+            ) from error
+
+    def _there(self, plan: InstallPlan) -> Bundle | None:
+        return bundle_of(read_receipt(plan.target), plan.backend, plan.target, plan.argv)
+
+
+def _abandon(job: _Job) -> None:
+    job.abandoned = True
+    if job.task is not None:
+        job.task.cancel()
+
+
+async def _finished(job: _Job) -> None:
+    """Wait until nothing of the job runs any more."""
+    if job.task is not None:
+        await asyncio.wait({job.task})
+
+
+def _typed(plan: InstallPlan, error: Exception) -> InstallError:
+    if isinstance(error, InstallError):
+        return error
+    full = isinstance(error, OSError) and error.errno in _FULL
+    if full or isinstance(error, OutOfDisk):
+        return NoSpace(
+            f"There is no space left to install {plan.backend}.",
+            remedy="Free some space, or move the cache with LEMONADE_CACHE_DIR, and try again.",
+        )
+    return InstallError(
+        f"{plan.backend} could not be installed: {error}.",
+        remedy=f"Check the owner and permissions of {plan.target.parent}.",
+    )

@@ -1,0 +1,126 @@
+"""What pip prints, read: how far it is, and what went wrong. Pure.
+
+pip has no interface but its command line, so its words are matched here and nowhere else. Words
+that are not recognised cost a progress bar or a finer error, nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import unquote
+
+from lemonade.core.errors import (
+    ChecksumMismatch,
+    DownloadFailed,
+    InstallError,
+    NoSpace,
+    SetupFailed,
+)
+from lemonade.core.progress import Progress
+
+STEPS: Final = ("create environment", "fetch", "install", "check")
+"""What an installation shows; `fetch` is replaced by the name of the file."""
+
+_FILE: Final = re.compile(r"\s*(?:Downloading|Using cached|Processing)\s+(\S+)")
+_BYTES: Final = re.compile(r"Progress (\d+) of (\d+)\s*\Z")
+
+_DISK: Final = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "[Errno 28]",
+    "[Errno 27]",
+)
+_NETWORK: Final = (
+    "Connection refused",
+    "Failed to establish a new connection",
+    "Temporary failure in name resolution",
+    "Name or service not known",
+    "Network is unreachable",
+    "Max retries exceeded",
+    "Read timed out",
+    "ConnectTimeoutError",
+    "ProxyError",
+    "CERTIFICATE_VERIFY_FAILED",
+    "Connection broken",
+    "IncompleteRead",
+    "HTTP error",
+)
+
+
+class PipReader:
+    """Follows one run of pip line by line.
+
+    `sizes` are those of files that need no download, in bytes; pip says nothing about them.
+    """
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._file = STEPS[1]
+        self._sizes = sizes
+
+    def read(self, line: str) -> Progress | None:
+        """What to show after this line, if it says anything new."""
+        if match := _BYTES.match(line):
+            done, total = int(match[1]), int(match[2])
+            return step(2, self._file, done, total)
+        if match := _FILE.match(line):
+            name = PurePosixPath(match[1].partition("#")[0].partition("?")[0]).name
+            self._file = f"fetch {name}"
+            size = self._sizes.get(unquote(name), 0)
+            return step(2, self._file, size, size)
+        if line.startswith("Installing collected packages"):
+            return step(3)
+        return None
+
+
+def step(number: int, name: str = "", done: int = 0, total: int = 0) -> Progress:
+    """A frame for the step of that number, from 1."""
+    return Progress(
+        file=name or STEPS[number - 1],
+        file_index=number,
+        total_files=len(STEPS),
+        bytes_downloaded=done,
+        bytes_total=total,
+        total_download_size=total,
+    )
+
+
+def explain(what: str, lines: Sequence[str], status: int) -> InstallError:
+    """The error that the end of pip's output amounts to, when `what` was being installed."""
+    text = "\n".join(lines)
+    facts = {"last_lines": list(lines), "exit_status": status}
+    if any(words in text for words in _DISK):
+        return NoSpace(
+            f"There is no space left to install {what}.",
+            remedy="Free some space, or move the cache with LEMONADE_CACHE_DIR, and try again.",
+            facts=facts,
+        )
+    if "DO NOT MATCH THE HASHES" in text or "Hashes are required" in text:
+        return ChecksumMismatch(
+            f"A file for {what} is not the one that was pinned; it was thrown away.",
+            remedy="The package index or the folder of wheels gave another file. Try again; if it "
+            "stays so, do not trust that source.",
+            facts=facts,
+        )
+    if any(words in text for words in _NETWORK):
+        return DownloadFailed(
+            f"The files of {what} could not be fetched: the package index does not answer.",
+            remedy="Check network and proxy, or put the wheels into a folder and name it in "
+            "LEMONADE_WHEELS.",
+            facts=facts,
+        )
+    if "No matching distribution found" in text or "is not a supported wheel" in text:
+        return DownloadFailed(
+            f"The package index has no file of {what} for this machine and this Python.",
+            remedy="Name an index that has it in LEMONADE_PYPI_URL, or a folder of wheels in "
+            "LEMONADE_WHEELS.",
+            facts=facts,
+        )
+    return SetupFailed(
+        f"pip could not install {what} (exit status {status}).",
+        remedy="Its last lines say why.",
+        facts=facts,
+    )

@@ -18,7 +18,7 @@ from lemonade.cli.answer import Answer, show_answer
 from lemonade.cli.asking import choose_model
 from lemonade.cli.command import Command
 from lemonade.cli.listing import select, write_models
-from lemonade.cli.loading import make_ready
+from lemonade.cli.loading import make_available
 from lemonade.cli.render import is_terminal, note, out, style
 from lemonade.cli.session import Session, pass_session
 from lemonade.cli.status import loaded_models, write_loaded
@@ -56,7 +56,7 @@ def chat(session: Session, model: str | None, system: str | None, no_stream: boo
     """
     client = session.client()
     name = model or _most_recent(client) or choose_model(client)
-    make_ready(client, name)
+    make_available(client, name)
     return converse(client, name, system=system, stream=not no_stream)
 
 
@@ -201,7 +201,7 @@ class Conversation:
         if not rest:
             out(f"Model: {self.model}")
             return
-        make_ready(self.client, rest)
+        make_available(self.client, rest)
         self.model = rest
         self.history.clear()
         out(f"Chatting with {rest}.")
@@ -211,7 +211,7 @@ class Conversation:
         if not rest:
             note("Which model? /load NAME")
             return
-        make_ready(self.client, rest)
+        make_available(self.client, rest)
         out(f"Model loaded successfully: {rest}")
 
     def unload(self, rest: str) -> None:

@@ -48,6 +48,19 @@ def make_ready(
         return client.load(name, options=options, save_options=save_options, pinned=pinned)
 
 
+def make_available(client: LemonadeClient, name: str) -> None:
+    """Make a model ready, unless it is loaded: to load it anew would undo others' options.
+
+    Says what it does on the standard error output: the other one is for answers.
+
+    Raises:
+        LemonadeError: one of the steps failed.
+    """
+    rows = client.health().get("all_models_loaded") or ()
+    if not any(row.get("model_name") == name for row in rows):
+        make_ready(client, name, quiet=True)
+
+
 def fetch(client: LemonadeClient, model: JsonObject, name: str, *, quiet: bool) -> None:
     """Download a model that is not there; one that is there is not looked at again."""
     if model.get("downloaded") is not False:

@@ -49,7 +49,7 @@ def _show_lines(steps: Iterator[Progress], *, err: bool) -> None:
     current: tuple[int, str] | None = None
     shown, began, had, total_said = 0, 0.0, 0, False
     for step in steps:
-        if not step.file:
+        if _says_nothing(step, current):
             continue
         if step.total_download_size and not total_said:
             total_said = True
@@ -64,6 +64,12 @@ def _show_lines(steps: Iterator[Progress], *, err: bool) -> None:
             speed = _speed(step.bytes_downloaded - had, time.monotonic() - began)
             done, whole = step.bytes_downloaded / 1e6, step.bytes_total / 1e6
             say(f"  Progress: {step.percent}% ({done:.1f}/{whole:.1f} MB){speed}")
+
+
+def _says_nothing(step: Progress, current: tuple[int, str] | None) -> bool:
+    """The end may name the whole rather than a file; that is no file of its own."""
+    named = (step.file_index, step.file)
+    return not step.file or (step.complete and named != current and not step.bytes_total)
 
 
 def _headline(step: Progress) -> str:
@@ -99,7 +105,7 @@ def _show_bars(steps: Iterator[Progress], *, err: bool) -> None:
         current: tuple[int, str] | None = None
         task: TaskID | None = None
         for step in steps:
-            if not step.file:
+            if _says_nothing(step, current):
                 continue
             if (step.file_index, step.file) != current:
                 if task is not None:

@@ -61,7 +61,7 @@ def run(
     it.
     """
     from lemonade.cli.answer import show_answer
-    from lemonade.cli.loading import make_ready
+    from lemonade.cli.loading import make_available, make_ready
 
     session = context.ensure_object(Session)
     if model is None and not sys.stdin.isatty():
@@ -70,7 +70,7 @@ def run(
     client = ensure_server(session)
     model = model or choose_model(client)
     options = typed_options(context)
-    if options or save_options or pinned or not _is_loaded(client, model):
+    if options or save_options or pinned:
         make_ready(
             client,
             model,
@@ -79,6 +79,8 @@ def run(
             pinned=True if pinned else None,
             quiet=True,
         )
+    else:
+        make_available(client, model)
     if question is None:
         from lemonade.cli.chat import converse
 
@@ -139,9 +141,3 @@ def ensure_server(session: Session) -> LemonadeClient:
         raise
     note(f"The server at {address.url} goes on in the background; `lemonade stop` ends it.")
     return client
-
-
-def _is_loaded(client: LemonadeClient, name: str) -> bool:
-    """Whether it is there already; loading again would put back other people's options."""
-    rows = client.health().get("all_models_loaded") or ()
-    return any(row.get("model_name") == name for row in rows)

@@ -61,7 +61,7 @@ def set_settings(session: Session, items: tuple[str, ...]) -> int:
         reply = session.client().set_config(changes)
     except ServerRefused as error:
         note(f"Error: {error.message}")
-        note("Nothing was changed. `lemonade config` lists the settings.")
+        note("Nothing was changed.")
         return 1
     if message := reply.get("message"):
         out(str(message))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
 from lemonade.config.sections import check_value, section_defaults, shown
-from lemonade.config.settings import KEYS, Settings
+from lemonade.config.settings import KEYS, Settings, group_of
 from lemonade.config.tree import Tree, leaves
 from lemonade.core.errors import BadSetting, UnknownSetting
 from lemonade.core.inference import JsonObject
@@ -113,10 +112,3 @@ def _sort_out_group(
         else:
             unknown.append(".".join((*path, name)))
     return kept
-
-
-def group_of(group: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The group of settings that the key holds, or `None` if it holds a value."""
-    annotation = group.model_fields[key].annotation
-    kinds = (annotation, *get_args(annotation))
-    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)

@@ -23,7 +23,15 @@ from lemonade.config.checking import (
 )
 from lemonade.config.migration import migrate
 from lemonade.config.sections import BUILTIN, check_paths, pin_key
-from lemonade.config.settings import CONFIG_VERSION, NOT_SETTABLE, Settings
+from lemonade.config.settings import (
+    AT_START,
+    CONFIG_VERSION,
+    NOT_SETTABLE,
+    NOT_YET,
+    Settings,
+    all_fields,
+    effect_of,
+)
 from lemonade.config.tree import Tree, leaves, merge, nested, prune, without
 from lemonade.core.errors import BadConfigFile, BadSetting, LemonadeError, UnknownSetting
 from lemonade.core.inference import JsonObject
@@ -130,6 +138,7 @@ class Configuration:
         for name in self._sections:
             check_paths(name, updated.get(name, {}))
         _check_folder(updated.get("extra_models_dir"))
+        _check_port(updated, "")
         with self._changing:
             settings_from(merge(self.snapshot(), updated), self._sections, "")
             overrides = without(
@@ -141,6 +150,7 @@ class Configuration:
                 message = _sentences(message, self._save(raw))
             else:
                 self._take(self._raw, merge(self._session, updated), overrides)
+            message = _sentences(message, _later(updated))
             hidden = [key for key, _ in leaves(updated) if self._origins.get(key) == "flag"]
         if hidden:
             told = f"{', '.join(hidden)} stays as the command line says until the next start."
@@ -163,6 +173,8 @@ class Configuration:
         for origin, layer, where in layers:
             if not layer:
                 continue
+            if origin != "flag":
+                _check_port(layer, where)
             merged = merge(merged, layer)
             settings = settings_from(merged, self._sections, where)
             origins.update((key, origin) for key, _ in leaves(layer))
@@ -235,6 +247,15 @@ def _read_site(name: str) -> JsonObject:
     return document
 
 
+def _check_port(layer: JsonObject, where: str) -> None:
+    if layer.get("port") == 0:
+        raise BadSetting(
+            f"'port'{where} cannot be 0: it must be from 1 to 65535.",
+            remedy="Give --port 0 to take a free one for one run.",
+            facts={"key": "port"},
+        )
+
+
 def _check_folder(name: object) -> None:
     if not isinstance(name, str) or not name:
         return
@@ -249,6 +270,20 @@ def _check_folder(name: object) -> None:
             remedy="Name a folder that the server may read.",
             facts={"key": "extra_models_dir"},
         ) from error
+
+
+def _later(updated: Tree) -> str:
+    """What the client should know about settings that are not felt while the server runs."""
+    effects = {key: effect_of(field) for key, field in all_fields()}
+    changed = [key for key, _ in leaves(updated)]
+    at_start = [key for key in changed if effects.get(key) == AT_START]
+    not_yet = [key for key in changed if effects.get(key) == NOT_YET]
+    return _sentences(
+        f"To be felt at the next start: {', '.join(at_start)}." if at_start else "",
+        f"Kept, but nothing in this version follows from it: {', '.join(not_yet)}."
+        if not_yet
+        else "",
+    )
 
 
 def _sentences(*parts: str) -> str:

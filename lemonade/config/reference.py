@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any, get_args
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lemonade.config.checking import group_of
 from lemonade.config.sections import MEANINGS
-from lemonade.config.settings import KEYS, Settings
+from lemonade.config.settings import all_fields, effect_of
 
 
 def render_reference() -> str:
@@ -19,7 +16,7 @@ def render_reference() -> str:
     lines = [
         "| Setting | Default | Meaning | A change is felt |",
         "|---|---|---|---|",
-        *(_row(key, field) for key, field in _fields(Settings) if key.split(".")[0] in KEYS),
+        *(_row(key, field) for key, field in all_fields()),
         "",
         "Every recipe has a section of its own. Its keys and their defaults are in `[settings]`",
         "of the recipe's file; what they may be follows from their names:",
@@ -31,20 +28,9 @@ def render_reference() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fields(group: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    for key, field in group.model_fields.items():
-        inner = group_of(group, key)
-        if inner is None:
-            yield prefix + key, field
-        else:
-            yield from _fields(inner, f"{prefix}{key}.")
-
-
 def _row(key: str, field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    effect = extra.get("effect", "") if isinstance(extra, dict) else ""
     meaning = f"{field.description or ''}{_choices(field)}"
-    return f"| `{key}` | `{_json(field.default)}` | {meaning} | {effect} |"
+    return f"| `{key}` | `{_json(field.default)}` | {meaning} | {effect_of(field)} |"
 
 
 def _choices(field: FieldInfo) -> str:

@@ -5,14 +5,19 @@ The descriptions are the documentation: the table in docs/configuration.md is ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 CONFIG_VERSION: Final = 2
 """Of the layout of `config.json`."""
+
+AT_START: Final = "at the next start"
+NOT_YET: Final = "not in this version"
+"""Effect of settings that are checked and kept, and that nothing follows from yet."""
 
 LOG_LEVELS: Final = ("trace", "debug", "info", "warning", "error", "fatal", "none")
 
@@ -20,6 +25,11 @@ LOG_LEVELS: Final = ("trace", "debug", "info", "warning", "error", "fatal", "non
 def _key(default: Any, meaning: str, *, effect: str = "at once", **limits: Any) -> Any:  # noqa: ANN401
     """A setting: its default, what it means (with its unit), and when a change is felt."""
     return Field(default, description=meaning, json_schema_extra={"effect": effect}, **limits)
+
+
+def _trace_key(default: Any, meaning: str, **limits: Any) -> Any:  # noqa: ANN401
+    """A setting of the traces, which this version does not make."""
+    return _key(default, meaning, effect=NOT_YET, **limits)
 
 
 def _websocket_port(value: object) -> object:
@@ -52,10 +62,10 @@ class _Keys(BaseModel):
 class SessionHeaders(_Keys):
     """Which request headers name a session and a client in traces."""
 
-    id: Annotated[list[str], BeforeValidator(_header_names)] = _key(
+    id: Annotated[list[str], BeforeValidator(_header_names)] = _trace_key(
         [], "Request headers that name the session, first match wins."
     )
-    client: Annotated[list[str], BeforeValidator(_header_names)] = _key(
+    client: Annotated[list[str], BeforeValidator(_header_names)] = _trace_key(
         [], "Request headers that name the client, first match wins."
     )
 
@@ -69,33 +79,35 @@ class SessionSettings(_Keys):
 class OtlpSettings(_Keys):
     """Where traces are sent."""
 
-    endpoint: str = _key("http://localhost:4318/v1/traces", "URL of the collector.")
-    protocol: Literal["http/protobuf", "http/json"] = _key(
+    endpoint: str = _trace_key("http://localhost:4318/v1/traces", "URL of the collector.")
+    protocol: Literal["http/protobuf", "http/json"] = _trace_key(
         "http/protobuf", "How spans are encoded."
     )
-    semantics: list[Literal["openinference", "otel_genai"]] = _key(
+    semantics: list[Literal["openinference", "otel_genai"]] = _trace_key(
         ["openinference", "otel_genai"], "Naming conventions of the attributes."
     )
-    headers: dict[str, str] = _key({}, "Headers sent to the collector; replaced as a whole.")
-    max_retries: int = _key(0, "Further attempts when the collector does not answer.", ge=0)
-    retry_backoff_base_s: float = _key(5.0, "Seconds before the first further attempt.", ge=0)
-    send_batch_size: int = _key(100, "Spans per transmission.", ge=1)
-    batch_timeout_s: float = _key(1.0, "Seconds a span waits for company.", gt=0)
+    headers: dict[str, str] = _trace_key({}, "Headers sent to the collector; replaced as a whole.")
+    max_retries: int = _trace_key(0, "Further attempts when the collector does not answer.", ge=0)
+    retry_backoff_base_s: float = _trace_key(
+        5.0, "Seconds before the first further attempt.", ge=0
+    )
+    send_batch_size: int = _trace_key(100, "Spans per transmission.", ge=1)
+    batch_timeout_s: float = _trace_key(1.0, "Seconds a span waits for company.", gt=0)
 
 
 class TelemetrySettings(_Keys):
     """Traces of requests. Off unless switched on."""
 
-    enabled: bool = _key(False, "Whether spans are made.")  # noqa: FBT003
-    hide_inputs: bool = _key(False, "Whether prompts are left out.")  # noqa: FBT003
-    hide_outputs: bool = _key(False, "Whether answers are left out.")  # noqa: FBT003
-    hide_thinking: bool = _key(False, "Whether reasoning is left out.")  # noqa: FBT003
-    trust_incoming_trace_context: bool = _key(
+    enabled: bool = _trace_key(False, "Whether spans are made.")  # noqa: FBT003
+    hide_inputs: bool = _trace_key(False, "Whether prompts are left out.")  # noqa: FBT003
+    hide_outputs: bool = _trace_key(False, "Whether answers are left out.")  # noqa: FBT003
+    hide_thinking: bool = _trace_key(False, "Whether reasoning is left out.")  # noqa: FBT003
+    trust_incoming_trace_context: bool = _trace_key(
         False,  # noqa: FBT003
         "Whether a client's `traceparent` is continued.",
     )
-    max_queue_capacity: int = _key(1000, "Spans kept while the collector is slow.", gt=0)
-    max_attribute_length: int = _key(4096, "Characters of an attribute that are kept.", gt=0)
+    max_queue_capacity: int = _trace_key(1000, "Spans kept while the collector is slow.", gt=0)
+    max_attribute_length: int = _trace_key(4096, "Characters of an attribute that are kept.", gt=0)
     otlp: OtlpSettings = OtlpSettings()
     session: SessionSettings = SessionSettings()
 
@@ -103,21 +115,30 @@ class TelemetrySettings(_Keys):
 class Settings(_Keys):
     """The settings in force. Replaced as a whole when one changes."""
 
-    port: int = _key(13305, "TCP port of the server.", effect="binds anew", ge=1, le=65535)
+    port: int = _key(
+        13305,
+        "TCP port of the server, 1 to 65535. On the command line 0 takes a free one.",
+        effect=AT_START,
+        ge=0,
+        le=65535,
+    )
     host: str = _key(
         "localhost",
         "Name or address to listen on; every address it resolves to. `0.0.0.0` is all of IPv4.",
-        effect="binds anew",
+        effect=AT_START,
         min_length=1,
     )
     websocket_port: Annotated[int | str, BeforeValidator(_websocket_port)] = _key(
-        "auto", "TCP port for WebSockets; `auto` or 0 takes a free one.", effect="binds anew"
+        "auto", "TCP port for WebSockets; `auto` or 0 takes a free one.", effect=NOT_YET
     )
     log_level: Literal["trace", "debug", "info", "warning", "error", "fatal", "none"] = _key(
-        "info", "What is logged: this and everything graver."
+        "info", "What is logged: this and everything graver.", effect=AT_START
     )
     global_timeout: int = _key(
-        600, "Seconds an engine may take to become ready, or to go on answering.", gt=0
+        600,
+        "Seconds an engine may take to become ready, or to go on answering.",
+        effect=NOT_YET,
+        gt=0,
     )
     max_loaded_models: Annotated[int, AfterValidator(_no_zero)] = _key(
         1, "Models of one type that stay loaded side by side; -1 is no limit.",
@@ -127,12 +148,16 @@ class Settings(_Keys):
         -1, "Context size in tokens for models that do not say; -1 leaves it to the model.",
         effect="at the next load", ge=-1,
     )  # fmt: skip
-    broadcast: bool = _key(True, "Whether the server announces itself on private networks.")  # noqa: FBT003
+    broadcast: bool = _key(
+        True,  # noqa: FBT003
+        "Whether the server announces itself on private networks.",
+        effect=NOT_YET,
+    )
     models_dir: str = _key(
         "auto",
         "Folder of downloaded models in the hub's cache layout; `auto` is the one that other "
         "tools of the hub use.",
-        effect="at the next start",
+        effect=AT_START,
     )
     extra_models_dir: str = _key(
         "", "Folder whose GGUF files are offered as `extra.NAME`; empty is none."
@@ -144,7 +169,7 @@ class Settings(_Keys):
     auto_check_model_updates: bool = _key(
         True,  # noqa: FBT003
         "Whether newer revisions of downloaded models are looked for.",
-        effect="at start",
+        effect=NOT_YET,
     )
     no_fetch_executables: bool = _key(False, "Whether engines may not be fetched or updated.")  # noqa: FBT003
     disable_model_filtering: bool = _key(
@@ -154,21 +179,30 @@ class Settings(_Keys):
     enable_dgpu_gtt: bool = _key(
         False,  # noqa: FBT003
         "Whether system memory mapped by a discrete GPU counts as its own.",
+        effect=NOT_YET,
     )
     inhibit_suspend: bool = _key(
         True,  # noqa: FBT003
         "Whether the machine is kept awake while requests run.",
-        effect="at the next request",
+        effect=NOT_YET,
     )
-    auto_evict: bool = _key(False, "Whether idle models are unloaded when memory is short.")  # noqa: FBT003
+    auto_evict: bool = _key(
+        False,  # noqa: FBT003
+        "Whether idle models are unloaded when memory is short.",
+        effect=NOT_YET,
+    )
     auto_evict_threshold_pct: float = _key(
-        0.9, "Fraction of memory in use above which it is short, above 0 to 1.", gt=0, le=1
+        0.9,
+        "Fraction of memory in use above which it is short, above 0 to 1.",
+        effect=NOT_YET,
+        gt=0,
+        le=1,
     )
     rocm_channel: Literal["stable", "nightly"] = _key(
-        "stable", "Builds for ROCm that are installed.", effect="at the next install"
+        "stable", "Builds for ROCm that are installed.", effect=NOT_YET
     )
     rocm_install_method: Literal["auto", "wheel", "tarball"] = _key(
-        "auto", "How the ROCm runtime is installed.", effect="at the next install"
+        "auto", "How the ROCm runtime is installed.", effect=NOT_YET
     )
     config_version: int = _key(
         CONFIG_VERSION, "Of the file's layout; kept by Lemonade.", effect="-", ge=1
@@ -186,6 +220,31 @@ class Settings(_Keys):
     def document(self) -> dict[str, Any]:
         """Everything as the nested JSON document that clients see."""
         return {**self.model_dump(mode="json"), **{k: dict(v) for k, v in self.sections.items()}}
+
+
+def group_of(group: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The group of settings that the key holds, or `None` if it holds a value."""
+    annotation = group.model_fields[key].annotation
+    kinds = (annotation, *get_args(annotation))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+
+
+def all_fields(
+    group: type[BaseModel] = Settings, prefix: str = ""
+) -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting by its dotted key, sections of recipes left out."""
+    for key, field in group.model_fields.items():
+        inner = group_of(group, key)
+        if inner is not None:
+            yield from all_fields(inner, f"{prefix}{key}.")
+        elif not field.exclude:
+            yield prefix + key, field
+
+
+def effect_of(field: FieldInfo) -> str:
+    """When a change of the setting is felt."""
+    extra = field.json_schema_extra
+    return str(extra.get("effect", "")) if isinstance(extra, dict) else ""
 
 
 KEYS: Final = frozenset(Settings.model_fields) - {"sections"}

@@ -64,7 +64,8 @@ BAD_FILES = [
     ({"port": "80"}, "port", "integer"),
     ({"port": True}, "port", "integer"),
     ({"port": 80.5}, "port", "integer"),
-    ({"port": 0}, "port", "greater than or equal to 1"),
+    ({"port": 0}, "port", "from 1 to 65535"),
+    ({"port": -1}, "port", "greater than or equal to 0"),
     ({"port": None}, "port", "integer"),
     ({"broadcast": 1}, "broadcast", "boolean"),
     ({"broadcast": "yes"}, "broadcast", "boolean"),
@@ -115,6 +116,13 @@ def test_a_wrong_value_stops_the_start(load, content, key, reason):
 def test_a_wrong_flag_names_the_command_line(load):
     with pytest.raises(BadSetting, match="'port' on the command line cannot be 70000"):
         load(port=70000)
+
+
+def test_the_command_line_may_ask_for_any_free_port(load):
+    live = load(port=0)
+    assert live.settings.port == 0
+    live.update({"ctx_size": 1024}, persist=True)
+    assert live.settings.port == 0
 
 
 def test_unknown_keys_in_the_file_are_kept_and_told(load, config_file, caplog):

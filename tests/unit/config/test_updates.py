@@ -125,6 +125,7 @@ BAD = [
     "port",
     {"port": "80"},
     {"port": 65536},
+    {"port": 0},
     {"host": None},
     {"brew": "x"},
     {"brew": None},
@@ -198,6 +199,21 @@ def test_broadcast_can_be_switched_whatever_was_started(load):
     live = load(broadcast=False)
     live.update({"broadcast": True}, persist=False)
     assert live.settings.broadcast
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"ctx_size": 1024}, ""),
+        ({"brew": {"args": "-x"}}, ""),
+        ({"port": 8000, "host": "0.0.0.0"}, "To be felt at the next start: port, host."),
+        ({"telemetry": {"enabled": True}}, "nothing in this version follows from it"),
+    ],
+)
+def test_what_is_not_felt_at_once_is_told(load, change, told):
+    _, message = load().update(change, persist=True)
+    assert told in message
+    assert bool(told) == bool(message)
 
 
 def test_headers_are_replaced_as_a_whole(load):

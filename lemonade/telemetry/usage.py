@@ -96,9 +96,15 @@ class UsageTap:
             return Usage()
         tail = b"".join(self._blocks)[-self._keep :]
         self._blocks.clear()
+        used, timings = _last_object(tail, b'"usage"'), _last_object(tail, b'"timings"')
+        if used is None and timings is None and b"\r\n" in tail:
+            # A chunk may have ended in the middle of what is looked for. Engines rarely do that,
+            # and size lines do not occur in JSON.
+            tail = _CHUNK_SIZE.sub(b"", tail)
+            used, timings = _last_object(tail, b'"usage"'), _last_object(tail, b'"timings"')
         return _read_usage(
-            _last_object(tail, b'"usage"') or {},
-            _last_object(tail, b'"timings"') or {},
+            used or {},
+            timings or {},
             _last_reason(tail),
             to_first=first - self._started if self._stream else None,
             after_first=now - first if self._stream else None,
@@ -169,14 +175,12 @@ def _last_object(tail: bytes, key: bytes) -> _Json | None:
     """The last value of that key that is an object."""
     for start in _values(tail, key):
         if tail[start : start + 1] == b"{":
-            text = tail[start : start + _OBJECT_LIMIT]
-            # A chunk may end in the middle of the object; a size line does not occur in JSON.
-            for candidate in (text, _CHUNK_SIZE.sub(b"", text)):
-                try:
-                    value, _ = _SCAN(candidate.decode("utf-8", "replace"))
-                except (ValueError, RecursionError):
-                    continue
-                return value if isinstance(value, dict) else None
+            text = tail[start : start + _OBJECT_LIMIT].decode("utf-8", "replace")
+            try:
+                value, _ = _SCAN(text)
+            except (ValueError, RecursionError):
+                return None
+            return value if isinstance(value, dict) else None
     return None
 
 

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lemonade.core.inference import Usage
+from lemonade.telemetry import UsageTap
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def read(*blocks: bytes, stream: bool = True) -> Usage:
+    tap = UsageTap(stream=stream, started=0.0, clock=lambda: 0.0)
+    for block in blocks:
+        tap.feed(block)
+    return tap.finish()
+
+
+def event(body: object) -> bytes:
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+TOKEN = event({"choices": [{"delta": {"content": "x"}, "finish_reason": None}], "usage": None})
+FINISH = event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+USAGE = {
+    "prompt_tokens": 12,
+    "completion_tokens": 34,
+    "prompt_tokens_details": {"cached_tokens": 5},
+}
+TIMINGS = {
+    "cache_n": 4,
+    "prompt_n": 8,
+    "prompt_ms": 250.0,
+    "predicted_n": 33,
+    "predicted_ms": 1000,
+    "predicted_per_second": 33.5,
+}
+DONE = b"data: [DONE]\n\n"
+
+
+def test_usage_and_the_reason_are_read_from_the_last_events() -> None:
+    usage = read(TOKEN, TOKEN, FINISH, event({"choices": [], "usage": USAGE}), DONE)
+    assert usage.prompt_tokens == 12
+    assert usage.cache_tokens == 5
+    assert usage.input_tokens == 7
+    assert usage.output_tokens == 34
+    assert usage.finish_reason == "stop"
+
+
+def test_timings_of_the_engine_win() -> None:
+    usage = read(event({"choices": [], "usage": USAGE, "timings": TIMINGS}), DONE)
+    assert usage == Usage(
+        input_tokens=8,
+        output_tokens=33,
+        prompt_tokens=12,
+        cache_tokens=4,
+        time_to_first_token=0.25,
+        tokens_per_second=33.5,
+    )
+
+
+def test_timings_alone_are_enough() -> None:
+    usage = read(json.dumps({"timings": TIMINGS}).encode(), stream=False)
+    assert (usage.prompt_tokens, usage.input_tokens, usage.output_tokens) == (12, 8, 33)
+
+
+def test_other_names_are_understood() -> None:
+    usage = read(
+        event(
+            {
+                "type": "response.completed",
+                "response": {
+                    "usage": {
+                        "input_tokens": 9,
+                        "output_tokens": 3,
+                        "input_tokens_details": {"cached_tokens": 1},
+                        "prefill_duration_ttft": 0.5,
+                        "decoding_speed_tps": 20,
+                    }
+                },
+            }
+        )
+    )
+    assert usage == Usage(
+        input_tokens=8,
+        output_tokens=3,
+        prompt_tokens=9,
+        cache_tokens=1,
+        time_to_first_token=0.5,
+        tokens_per_second=20.0,
+    )
+
+
+def test_what_the_engine_does_not_say_is_measured() -> None:
+    clock = Clock()
+    firsts: list[int] = []
+    tap = UsageTap(stream=True, started=99.0, clock=clock, on_first=lambda: firsts.append(1))
+    clock.now = 100.5
+    tap.feed(TOKEN)
+    assert firsts == [1]
+    clock.now = 102.5
+    tap.feed(event({"usage": {"prompt_tokens": 1, "completion_tokens": 10}}))
+    usage = tap.finish()
+    assert firsts == [1]
+    assert usage.time_to_first_token == 1.5
+    assert usage.tokens_per_second == 5.0
+
+
+def test_an_answer_in_one_piece_has_no_first_token() -> None:
+    usage = read(json.dumps({"usage": {"prompt_tokens": 3}}).encode(), stream=False)
+    assert usage == Usage(input_tokens=3, prompt_tokens=3)
+
+
+@given(st.lists(st.integers(1, 5000), max_size=10), st.integers(20, 60))
+def test_neither_chunks_nor_cuts_change_what_is_read(places: list[int], size: int) -> None:
+    text = TOKEN * 10 + FINISH + event({"choices": [], "usage": USAGE, "timings": TIMINGS}) + DONE
+    raw = b"".join(chunk(text[at : at + size]) for at in range(0, len(text), size))
+    raw += b"0\r\n\r\n"
+    marks = sorted({0, len(raw), *(place % len(raw) for place in places)})
+    usage = read(*(raw[a:b] for a, b in pairwise(marks)))
+    assert (usage.input_tokens, usage.output_tokens, usage.cache_tokens) == (8, 33, 4)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_end_of_a_long_answer_is_enough(*, stream: bool) -> None:
+    body = {"data": ["x" * 100] * 5000, "usage": {"prompt_tokens": 77}}
+    raw = json.dumps(body).encode()
+    blocks = [raw[at : at + 1000] for at in range(0, len(raw), 1000)]
+    assert read(*blocks, stream=stream).prompt_tokens == 77
+    assert read(raw, stream=stream).prompt_tokens == 77
+
+
+def test_little_is_kept_of_a_long_stream() -> None:
+    tap = UsageTap(stream=True)
+    for _ in range(10_000):
+        tap.feed(TOKEN)
+    assert sum(map(len, tap._blocks)) < 10_000
+
+
+def test_what_a_model_says_is_not_taken_for_usage() -> None:
+    words = '"usage": {"prompt_tokens": 999}, "finish_reason": "tool_calls", "timings": {}'
+    body = {"usage": {"prompt_tokens": 1}, "choices": [{"message": {"content": words}}]}
+    usage = read(json.dumps(body).encode(), stream=False)
+    assert usage.prompt_tokens == 1
+    assert usage.finish_reason is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{}",
+        b"not json",
+        b'{"usage": null}',
+        b'{"usage": [1]}',
+        b'{"usage": "x"}',
+        b'{"usage": {"prompt_tokens": "12"}}',
+        b'{"usage": {"prompt_tokens": true}}',
+        b'{"usage": {"prompt_tokens": -1}}',
+        b'{"usage": {"prompt_tokens": 1e99}}',
+        b'{"usage": {"prompt_tokens": ',
+        b'{"usage": {"prompt_tokens_details": 5}}',
+        b'{"usage": {' + b'"a": {' * 2000,
+        b'"usage"',
+        b'"usage":',
+        b'{"timings": {"prompt_ms": "fast"}}',
+        b"\xff\xfe" * 100 + b'{"usage": {"x": "\xff"}}',
+    ],
+)
+def test_nonsense_counts_as_nothing_said(raw: bytes) -> None:
+    assert read(raw, stream=False) == Usage()
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_no_bytes_make_it_fail(raw: bytes, stream: bool) -> None:
+    read(raw, b'"usage":{' + raw + b'"timings":{' + raw, stream=stream)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _STEP: Final = 10  # percent between two lines of the plain form
+_NAME_WIDTH: Final = 31
 _SPEED_AFTER: Final = 0.5  # seconds before a speed means something
 
 
@@ -68,8 +69,11 @@ def _show_lines(steps: Iterator[Progress], *, err: bool) -> None:
 
 def _says_nothing(step: Progress, current: tuple[int, str] | None) -> bool:
     """The end may name the whole rather than a file; that is no file of its own."""
-    named = (step.file_index, step.file)
-    return not step.file or (step.complete and named != current and not step.bytes_total)
+    if not step.file:
+        return True
+    new = current is not None and (step.file_index, step.file) != current
+    back = current is not None and step.file_index < current[0]
+    return new and not step.bytes_total and (step.complete or back)
 
 
 def _headline(step: Progress) -> str:
@@ -97,7 +101,7 @@ def _show_bars(steps: Iterator[Progress], *, err: bool) -> None:
 
     with bars.Progress(
         bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
+        bars.BarColumn(bar_width=20),
         bars.TextColumn("{task.fields[amount]}"),
         bars.TimeRemainingColumn(compact=True),
         console=Console(stderr=err),
@@ -112,7 +116,7 @@ def _show_bars(steps: Iterator[Progress], *, err: bool) -> None:
                     _fill(display, task)
                 current = (step.file_index, step.file)
                 task = display.add_task(
-                    escape(f"[{step.file_index}/{step.total_files}] {step.file}"),
+                    escape(f"[{step.file_index}/{step.total_files}] {_short(step.file)}"),
                     total=step.bytes_total or None,
                     amount="",
                 )
@@ -126,6 +130,12 @@ def _show_bars(steps: Iterator[Progress], *, err: bool) -> None:
             )
         if task is not None:
             _fill(display, task)
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the bar; its two ends say most."""
+    half = (_NAME_WIDTH - 1) // 2
+    return name if len(name) <= _NAME_WIDTH else f"{name[:half]}…{name[-half:]}"
 
 
 def _fill(display: Bars, task: TaskID) -> None:

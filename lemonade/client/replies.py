@@ -16,6 +16,7 @@ def refusal(status: int, body: JsonObject | None) -> LemonadeError:
     detail: JsonObject = error if isinstance(error, dict) else {}
     text = detail.get("message") if detail else error
     message = text if isinstance(text, str) and text else f"Request failed: {status}"
+    remedy = detail.get("remedy")
     facts: dict[str, object] = {"status": status}
     code = (body or {}).get("code") or detail.get("code")
     if code:
@@ -26,4 +27,4 @@ def refusal(status: int, body: JsonObject | None) -> LemonadeError:
             remedy="Give it with --api-key or LEMONADE_API_KEY.",
             facts=facts,
         )
-    return ServerRefused(message, facts=facts)
+    return ServerRefused(message, remedy=str(remedy or ""), facts=facts)

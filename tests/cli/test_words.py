@@ -152,6 +152,11 @@ def test_error_bodies_become_sentences(
     assert error.facts["status"] == status
 
 
+def test_what_the_server_advises_is_passed_on() -> None:
+    error = refusal(404, {"error": {"message": "No x.", "remedy": "Did you mean y?"}})
+    assert str(error) == "No x. Did you mean y?"
+
+
 def test_a_refused_key_is_called_a_key() -> None:
     error = refusal(401, {"error": "no"})
     assert isinstance(error, NotAuthorised)

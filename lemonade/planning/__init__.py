@@ -1,8 +1,10 @@
 """Decisions: pure functions from facts to frozen plans. Nothing here acts."""
 
 from lemonade.planning.argv import Argument, Argv, grammar_of, merge, parse_argv
+from lemonade.planning.checkpoint import CheckpointPlan, plan_checkpoint, split_checkpoint
 from lemonade.planning.eviction import Demand, EvictionPlan, ResidentFacts, plan_eviction
 from lemonade.planning.facts import LaunchFacts
+from lemonade.planning.install import InstallPlan, plan_install
 from lemonade.planning.launch import plan_launch
 from lemonade.planning.options import (
     COMMON_OPTIONS,
@@ -11,22 +13,12 @@ from lemonade.planning.options import (
     known_options,
     resolve_options,
 )
+from lemonade.planning.support import Verdict, choose_backend, judge
 
 __all__ = [
-    "COMMON_OPTIONS",
-    "Argument",
-    "Argv",
-    "Demand",
-    "EffectiveOptions",
-    "EvictionPlan",
-    "LaunchFacts",
-    "ResidentFacts",
-    "check_options",
-    "grammar_of",
-    "known_options",
-    "merge",
-    "parse_argv",
-    "plan_eviction",
-    "plan_launch",
-    "resolve_options",
-]
+    "COMMON_OPTIONS", "Argument", "Argv", "CheckpointPlan", "Demand", "EffectiveOptions",
+    "EvictionPlan", "InstallPlan", "LaunchFacts", "ResidentFacts", "Verdict", "check_options",
+    "choose_backend", "grammar_of", "judge", "known_options", "merge", "parse_argv",
+    "plan_checkpoint", "plan_eviction", "plan_install", "plan_launch", "resolve_options",
+    "split_checkpoint",
+]  # fmt: skip

@@ -223,9 +223,8 @@ def _settle(option: OptionSpec, layers: Mapping[str, JsonObject]) -> tuple[str, 
         if value in _UNSET and not (option.name == _CTX_SIZE and value == -1):
             continue
         value = _typed(option, value, origin)
-        if origin == "config" and value == option.default:
-            origin = "default"  # noqa: PLW2901
-        return origin, value
+        by_default = origin == "config" and value == option.default
+        return "default" if by_default else origin, value
     return "default", option.default
 
 

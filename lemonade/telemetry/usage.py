@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from lemonade.core.inference import Usage
 
-STREAM_TAIL: Final = 8 * 1024
+STREAM_TAIL: Final = 4 * 1024
 """How much of a stream's end is kept. Usage comes with the last event or the one before."""
 
 BODY_TAIL: Final = 64 * 1024

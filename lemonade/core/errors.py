@@ -11,6 +11,7 @@ LemonadeError                      code, message, remedy, facts
 │                                  Locked · NotInstalled · InstallForbidden · SetupFailed
 ├── CheckpointError                NotInRepository · GatedRepository · Offline · Incomplete
 │                                  HubUnreachable · DamagedFile · OutOfDisk · NotDeletable
+│                                  UnsupportedRegistry
 ├── ChildError                     SpawnFailed · ExitedWhileStarting · NeverReady · WouldNotDie
 ├── CapacityError                  EverythingPinned · QueueFull · ShuttingDown
 ├── UpstreamError                  ConnectionLost · UpstreamTimeout · UpstreamRefused
@@ -276,6 +277,12 @@ class NotDeletable(CheckpointError):
     """The model's files are not ours to delete."""
 
     code = "not-deletable"
+
+
+class UnsupportedRegistry(CheckpointError):
+    """This version cannot fetch from that registry."""
+
+    code = "unsupported-registry"
 
 
 # ---- children

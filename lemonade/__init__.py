@@ -1,5 +1,3 @@
 """Lemonade turns a machine into a private AI endpoint."""
 
-from typing import Final
-
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"

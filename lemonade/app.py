@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +38,7 @@ from lemonade.gateway import Parts, build_application
 from lemonade.gateway.middleware import REQUEST_ID
 from lemonade.hardware import detect
 from lemonade.installer import Bundles, Installer
-from lemonade.residency import Loader, LoadRequest, LocalPlacement, Pool
-from lemonade.residency.loading import LoaderParts
+from lemonade.residency import Loader, LoaderParts, LoadRequest, LocalPlacement, Pool
 from lemonade.storage import Directories
 from lemonade.supervisor import Supervisor
 from lemonade.telemetry import Metrics, Statistics
@@ -59,12 +58,14 @@ class ServeOptions:
         port: 0 takes a free one; `None` takes the setting.
         log_level: `None` takes the setting.
         models: loaded at once, in the background.
+        announce: told the server's URL once it listens.
     """
 
     host: str | None = None
     port: int | None = None
     log_level: str | None = None
     models: Sequence[str] = ()
+    announce: Callable[[str], None] = lambda _: None
 
 
 def run_server(
@@ -74,13 +75,16 @@ def run_server(
     port: int | None = None,
     log_level: str | None = None,
     models: Sequence[str] = (),
+    announce: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Serve until told to stop. Blocks; the exit status is returned.
+
+    `announce` is told the server's URL once it listens.
 
     A port that is taken, a broken configuration file and the like are one line on standard error
     and status 1.
     """
-    options = ServeOptions(host, port, log_level, tuple(models))
+    options = ServeOptions(host, port, log_level, tuple(models), announce)
     try:
         directories.ensure()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -139,11 +143,12 @@ async def _serve(
             await web.SockSite(runner, one).start()
         bound = sockets[0].getsockname()[1]
         _warn_if_open(settings.host, access)
+        url = f"http://{_shown_host(settings.host)}:{bound}"
+        options.announce(url)
         log.info(
-            "Lemonade %s serves http://%s:%d after %.2f s (cache %s, config %s)",
+            "Lemonade %s serves %s after %.2f s (cache %s, config %s)",
             __version__,
-            _shown_host(settings.host),
-            bound,
+            url,
             time.monotonic() - began,
             directories.cache,
             directories.config,
@@ -171,17 +176,30 @@ async def _join(
     bus = Bus()
     machine = await asyncio.to_thread(detect)
     registry = ModelRegistry(catalog, directories.config / "user_models.json")
-    saved_options = SavedOptions(directories.config / "recipe_options.json")
-    hub = Hub(environ, models_dir=settings.models_dir, offline=lambda: configuration.settings.offline)
-    store = ModelStore(hub.cache_dir, shipped=catalog.shipped_model_file, state=directories.state)
+    saved_options = SavedOptions(
+        directories.config / "recipe_options.json", catalog.builtin_models()
+    )
+    hub = Hub(
+        environ, models_dir=settings.models_dir, offline=lambda: configuration.settings.offline
+    )
+    stack.callback(hub.close)
+    store = ModelStore(
+        hub.cache_dir,
+        shipped=catalog.shipped_model_file,
+        recipes=catalog.recipes,
+        state=directories.state,
+    )
 
     def rescan() -> None:
-        extra = configuration.settings.extra_models_dir
-        registry.set_extra(store.scan_extra(Path(extra)) if extra else ())
+        folder = configuration.settings.extra_models_dir
+        found = store.scan_extra(Path(folder).expanduser()) if folder else ()
+        registry.set_extra(found)
 
     await asyncio.to_thread(rescan)
     bundles = Bundles(directories.cache / "bin", environ)
-    installer = Installer(bundles, bus, environ)
+    installer = await stack.enter_async_context(
+        Installer(bundles, bus, environ, overlay_of=catalog.overlay_dir)
+    )
     supervisor = await stack.enter_async_context(
         Supervisor(ledger_dir=directories.state / "children", bus=bus)
     )
@@ -226,7 +244,7 @@ async def _join(
         downloads=downloads,
         pool=pool,
         statistics=statistics,
-        metrics=Metrics(bus),
+        metrics=Metrics(statistics, version=__version__),
         bus=bus,
         rescan=rescan,
         shutdown=asyncio.Event(),
@@ -265,7 +283,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.bind(address)
             one.listen(1024)
-            one.setblocking(False)
+            one.settimeout(0)
             port = one.getsockname()[1]
         except OSError as error:
             if index and error.errno != errno.EADDRINUSE:
@@ -307,9 +325,7 @@ def _handle_signals(shutdown: asyncio.Event, pool: Pool) -> None:
 def _warn_if_open(host: str, access: AccessKeys) -> None:
     if host in ("localhost", "127.0.0.1", "::1") or access.api_key:
         return
-    log.warning(
-        "Anybody who reaches %s may use this server: no LEMONADE_API_KEY is set.", host
-    )
+    log.warning("Anybody who reaches %s may use this server: no LEMONADE_API_KEY is set.", host)
 
 
 def _shown_host(host: str) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.engine.install import installed_engine
 
 settings.register_profile(
     "house", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -17,3 +21,11 @@ for name in tuple(os.environ):
         del os.environ[name]
     if name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "HF_HOME"):
         del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def engine_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of bundles with the embedded engine in it, installed once for the whole run."""
+    cache = tmp_path_factory.mktemp("engine")
+    installed_engine(cache)
+    return cache / "bin"

@@ -25,7 +25,7 @@ import requests
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ROOT / "tests" / "programs"
 PATIENCE = 30.0
-_SERVES = re.compile(r"serves (http://\S+:\d+)")
+_SERVES = re.compile(r"Lemonade serves (http://\S+:\d+)")
 
 FAKE_RECIPE = """
 schema = 1
@@ -48,7 +48,10 @@ completion = "/v1/completions"
 embeddings = "/v1/embeddings"
 
 [argv]
-always = ["--model", "{{checkpoint.main}}", "--host", "{{host}}", "--port", "{{port}}", "--alias", "{{model}}"]
+always = [
+  "--model", "{{checkpoint.main}}", "--alias", "{{model}}",
+  "--host", "{{host}}", "--port", "{{port}}",
+]
 reserved = ["--model", "--host", "--port", "--alias"]
 
 [[option]]
@@ -215,7 +218,7 @@ def fake_model(catalog: Path, name: str, *, label: str = "chat", args: str = "")
 
 
 def survivors(home: Path) -> list[str]:
-    """Living processes that carry `home` in their command line or environment; zombies are dead."""
+    """Living processes with `home` in their command line or environment; zombies are dead."""
     mark = os.fsencode(str(home))
     found = []
     for entry in Path("/proc").iterdir():

@@ -20,12 +20,21 @@ PIN = ROOT / "backends" / "llamacpp-wheel.toml"
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - that is what it is there to say
         print(f"Lemonade needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
         return 1
     venv, wheels = Path(sys.argv[1]), Path(sys.argv[2])
     python = make_environment(venv)
-    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--upgrade", "pip>=25.1")
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--upgrade",
+        "pip>=25.1",
+    )
     run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check",
         "--group", f"{ROOT / 'pyproject.toml'}:dev", "-e", str(ROOT))  # fmt: skip
     fetch_engine(python, wheels)
@@ -37,7 +46,9 @@ def make_environment(venv: Path) -> Path:
     python = venv / "bin" / "python"
     if not python.exists():
         print(f"Making {venv} ...", flush=True)
-        made = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True)
+        made = subprocess.run(
+            [sys.executable, "-m", "venv", str(venv)], capture_output=True, check=False
+        )
         if made.returncode:
             run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(venv))
             run(sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "pip>=25.1")

@@ -69,4 +69,5 @@ def run_foreground(
         port=port,
         log_level=log_level,
         models=models,
+        announce=lambda url: click.echo(f"Lemonade serves {url} - Ctrl-C stops it."),
     )

@@ -76,13 +76,15 @@ def render_error(error: e.LemonadeError, status: int, *, shape: ErrorShape) -> d
     if shape == "string":
         return {"error": str(error)}
     kind = _type_of(error, status, shape)
-    message = error.message
+    # Most clients show nothing but the message, so what to do about it stands there too.
+    message = str(error)
     if kind == _LOAD_ERROR:
         message = f"Failed to load model: {message}"
     body: dict[str, Any] = {"message": message, "type": kind, "code": _code_of(error, kind)}
     if shape == "model" and kind in _MODEL_WORDS:
         body["param"] = "model"
-        requested = error.facts.get("requested_model", error.facts.get("model"))
+        named = ("requested_model", "requested", "model")
+        requested = next((error.facts[key] for key in named if key in error.facts), None)
         if requested is not None:
             body["requested_model"] = requested
     elif "field" in error.facts:

@@ -35,9 +35,7 @@ def all_routes() -> tuple[Route, ...]:
 def build_application(parts: Parts) -> web.Application:
     """The whole public side."""
     table = RouteTable(all_routes())
-    app = web.Application(
-        middlewares=[guard(table, parts.access)], client_max_size=MAX_BODY_BYTES
-    )
+    app = web.Application(middlewares=[guard(table, parts.access)], client_max_size=MAX_BODY_BYTES)
     app[PARTS] = parts
     app.on_response_prepare.append(add_headers)
     table.mount(app)

@@ -116,9 +116,7 @@ async def _install(
     if backend.pin.source in _FIXED_SOURCES or (current and not force):
         listen(Progress(backend.id, complete=True))
         return
-    plan = plan_install(
-        backend, parts.machine, parts.bundles.present(backend), parts.bundles.root
-    )
+    plan = plan_install(backend, parts.machine, parts.bundles.present(backend), parts.bundles.root)
     await parts.installer.install(plan, listen, force=force)
 
 

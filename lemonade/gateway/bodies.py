@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from aiohttp import web
 
 from lemonade.core.errors import MalformedRequest
 from lemonade.core.inference import JsonObject
 
-T = TypeVar("T", str, bool, int, dict, list)
+T = TypeVar("T", str, bool, int)
 
-_WORDS = {str: "a string", bool: "true or false", int: "an integer", dict: "an object"}
+_WORDS: Final = {str: "a string", bool: "true or false", int: "an integer"}
 
 
 async def read_object(request: web.Request, *, empty_ok: bool = False) -> JsonObject:
@@ -46,7 +46,7 @@ def field(body: JsonObject, name: str, kind: type[T], default: T | None = None) 
         return default
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise MalformedRequest(
-            f"The field '{name}' must be {_WORDS.get(kind, 'a list')}, "
+            f"The field '{name}' must be {_WORDS[kind]}, "
             f"not {json.dumps(value, default=str)[:60]}."
         )
     return value

@@ -118,7 +118,8 @@ async def _forward(
 ) -> web.StreamResponse:
     resident = lease.resident
     headers = [(name, request.headers[name]) for name in _PASSED if name in request.headers]
-    headers.append(("X-Request-Id", dict(request[HEADERS])["X-Request-Id"]))
+    extra_headers = request[HEADERS]
+    headers.append(("X-Request-Id", dict(extra_headers)["X-Request-Id"]))
     path = resident.recipe.upstream.operations[wanted.operation]
     tail = request.match_info.get("tail", "")
     query = f"?{request.query_string}" if wanted.operation is Operation.SLOTS else ""
@@ -132,7 +133,7 @@ async def _forward(
             request,
             lease.instance.upstream,
             upstream_request,
-            extra_headers=request[HEADERS],
+            extra_headers=extra_headers,
             tap=tap,
             buffer_errors=True,
         )

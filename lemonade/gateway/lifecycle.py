@@ -95,10 +95,8 @@ def describe_resident(resident: Resident) -> dict[str, Any]:
     instance = resident.instance
     busy = resident.leases > 0
     healthy = instance is not None and instance.healthy
-    if resident.phase is Phase.DRAINING:
-        status = "evicting"
-    else:
-        status = "in_use" if busy else "ready"
+    usable = "in_use" if busy else "ready"
+    status = "evicting" if resident.phase is Phase.DRAINING else usable
     row: dict[str, Any] = {
         "model_name": resident.served_name,
         "checkpoint": resident.spec.checkpoints.get("main", ""),
@@ -177,7 +175,7 @@ async def unload(request: web.Request) -> web.Response:
     if not isinstance(body, dict):
         raise MalformedRequest("The body is JSON, but not an object.")
     if body.get("model_name") is None and body.get("model") is None:
-        await parts.pool.unload_all()
+        await parts.pool.unload_where(lambda _: True, "everything was unloaded on request")
         return json_response({"status": "success", "message": "All models unloaded."})
     name = model_name(body, "model_name", "model")
     await parts.pool.unload(name)

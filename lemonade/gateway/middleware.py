@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
 """Of the request this task works for; the log filter puts it into every line."""
 
-HEADERS: web.RequestKey[list[tuple[str, str]]] = web.RequestKey("headers", list)
+HEADERS: Final = web.RequestKey("headers", list[tuple[str, str]])
 """Headers every response to a request gets, relayed ones included."""
 
 _ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
@@ -132,7 +132,7 @@ def _check_access(request: web.Request, route: Route | None, access: AccessKeys)
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
-    """aiohttp's own refusals, in our shapes."""
+    """Aiohttp's own refusals, in our shapes."""
     if error.status == 404:
         return json_response(
             {

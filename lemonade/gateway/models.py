@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
@@ -57,7 +58,7 @@ async def list_models(request: web.Request) -> web.Response:
 
 def _listing(parts: Parts, *, everything: bool, hidden: bool) -> list[JsonObject]:
     reasons = Availability(parts)
-    rows = []
+    rows: list[JsonObject] = []
     for spec in parts.registry.all():
         reason = reasons.of(spec)
         if reason is not None and not hidden:
@@ -254,12 +255,10 @@ async def delete(request: web.Request) -> web.Response:
     body = await read_object(request)
     name = model_name(body, "model", "model_name")
     spec = parts.registry.resolve(name)
-    try:
+    with suppress(NotLoaded):
         await parts.pool.unload(spec.canonical_name)
-    except NotLoaded:
-        pass
     others = tuple(other for other in parts.registry.all() if other != spec)
-    await parts.store.delete(spec, others)
+    await parts.downloads.delete(spec, others)
     if spec.origin == "user":
         await asyncio.to_thread(parts.registry.remove, spec.canonical_name)
     await asyncio.to_thread(parts.saved_options.erase, spec.canonical_name)

@@ -6,12 +6,13 @@ import asyncio
 import os
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from lemonade.catalog import BackendSpec, RecipeSpec, RunsOnSpec
 from lemonade.core.errors import LemonadeError
+from lemonade.core.inference import ModelType
 from lemonade.core.units import render_size
 from lemonade.gateway.errors import json_response
 from lemonade.gateway.models import Availability
@@ -19,10 +20,15 @@ from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Route
 from lemonade.hardware import Machine, usage
 from lemonade.planning import choose_backend, judge
-from lemonade.residency import Phase
-from lemonade.telemetry import LoadedModel
+from lemonade.residency import Phase, Resident
+from lemonade.telemetry import CONTENT_TYPE as METRICS_CONTENT_TYPE
+from lemonade.telemetry import HostLoad, LoadedModel, join_pages, relabel
+from lemonade.upstream import UpstreamRequest
 
-GIB = 1 << 30
+GIB: Final = 1 << 30
+
+SCRAPE_SECONDS: Final = 1.0
+"""How long an engine may take to say its metrics."""
 
 
 def system_routes() -> tuple[Route, ...]:
@@ -239,29 +245,48 @@ async def stats(request: web.Request) -> web.Response:
     return json_response(parts_of(request).statistics.as_json())
 
 
-def loaded_models(parts: Parts) -> tuple[LoadedModel, ...]:
-    """What the metrics say of each loaded model."""
-    return tuple(
-        LoadedModel(
-            model_name=resident.served_name,
-            checkpoint=resident.spec.checkpoints.get("main", ""),
-            type=resident.spec.type,
-            device="|".join(resident.devices),
-            recipe=resident.recipe.id,
-        )
-        for resident in parts.pool.residents()
-        if resident.phase is Phase.SERVING
+def _loaded(resident: Resident) -> LoadedModel:
+    return LoadedModel(
+        model_name=resident.served_name,
+        checkpoint=resident.spec.checkpoints.get("main", ""),
+        type=resident.spec.type,
+        device="|".join(resident.devices),
+        recipe=resident.recipe.id,
     )
 
 
 async def metrics(request: web.Request) -> web.Response:
     """Prometheus text: our own, and what the engines say of themselves."""
     parts = parts_of(request)
-    texts = [parts.metrics.render(loaded_models(parts), await asyncio.to_thread(usage))]
-    for resident in parts.pool.residents():
-        if resident.phase is Phase.SERVING and resident.instance is not None:
-            texts.append(await parts.metrics.scrape(resident, parts))
-    return web.Response(
-        body="".join(texts).encode(),
-        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+    now = await asyncio.to_thread(usage)
+    host = HostLoad(
+        now.cpu_percent, now.memory_bytes, now.gpu_percent, now.vram_bytes, now.npu_percent
     )
+    serving = [r for r in parts.pool.residents() if r.phase is Phase.SERVING]
+    most = parts.configuration.settings.max_loaded_models
+    limits = {str(kind): most for kind in ModelType}
+    pages = [parts.metrics.render([_loaded(r) for r in serving], host, limits)]
+    async with asyncio.TaskGroup() as group:
+        scrapes = [group.create_task(_scrape(resident)) for resident in serving]
+    pages += [scrape.result() for scrape in scrapes]
+    return web.Response(
+        body=join_pages(pages).encode(), headers={"Content-Type": METRICS_CONTENT_TYPE}
+    )
+
+
+async def _scrape(resident: Resident) -> str:
+    """What an engine says of itself, under our names; empty if it does not say so in time."""
+    path = resident.recipe.upstream.metrics
+    if not path or resident.instance is None:
+        return ""
+    try:
+        async with asyncio.timeout(SCRAPE_SECONDS):
+            question = UpstreamRequest(method="GET", path=path)
+            async with await resident.instance.upstream.send(question) as response:
+                body = await response.read()
+    except (LemonadeError, TimeoutError):
+        return ""
+    if response.status != 200:
+        return ""
+    prefix = f"lemonade_{resident.recipe.id.replace('-', '_')}_"
+    return relabel(body.decode("utf-8", "replace"), prefix, _loaded(resident).labels())

@@ -1,10 +1,11 @@
 """Which models are loaded, and who may use them."""
 
-from lemonade.residency.loading import Loader, LoadPlan, LoadRequest
+from lemonade.residency.loading import Loader, LoaderParts, LoadPlan
 from lemonade.residency.local import LocalPlacement
 from lemonade.residency.placement import Instance, Placement
 from lemonade.residency.pool import Pool
 from lemonade.residency.resident import Lease, Phase, Resident
+from lemonade.residency.wishes import LoadRequest
 
 __all__ = [
     "Instance",
@@ -12,6 +13,7 @@ __all__ = [
     "LoadPlan",
     "LoadRequest",
     "Loader",
+    "LoaderParts",
     "LocalPlacement",
     "Phase",
     "Placement",

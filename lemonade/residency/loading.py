@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,6 @@ from lemonade.checkpoints import Downloads, ModelStore
 from lemonade.config import Configuration
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import Incomplete, InstallForbidden, Offline, UnsupportedHere
-from lemonade.core.inference import JsonObject
 from lemonade.core.progress import ProgressListener
 from lemonade.hardware import Machine, usage
 from lemonade.installer import Bundles, Installer
@@ -35,6 +34,7 @@ from lemonade.planning import (
     resolve_options,
 )
 from lemonade.residency.placement import Instance, Placement, PortLease
+from lemonade.residency.wishes import LoadRequest
 
 log = logging.getLogger(__name__)
 
@@ -43,19 +43,6 @@ MEMORY_FLOOR_BYTES: Final = 256 << 20
 """What an engine takes besides its weights, as a first guess until memory is planned in bytes:
 30 % for context and buffers, and the program itself. Measured with llama.cpp's server, which holds
 38 MB with a 1 MB model and about a fifth more than the file with ones of several gigabytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """What a caller wants of a load.
-
-    Attributes:
-        options: recipe options as sent; see `resolve_options` for absent, null and value.
-        pinned: `None` leaves it as it is.
-    """
-
-    options: JsonObject = field(default_factory=dict)
-    pinned: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,16 +174,12 @@ class Loader:
         accelerated = bool(machine.gpus or machine.npus) and plan.backend.devices != ("cpu",)
         if accelerated or plan.recipe.slots == "exclusive-npu":
             return False
-        size = sum(
-            file.stat().st_size for files in ingredients.files.values() for file in files
-        )
+        size = sum(file.stat().st_size for files in ingredients.files.values() for file in files)
         free = machine.memory_bytes - usage().memory_bytes
         return size * MEMORY_FACTOR + MEMORY_FLOOR_BYTES < free
 
-    async def start(
-        self, plan: LoadPlan, ingredients: Ingredients
-    ) -> tuple[Instance, PortLease]:
-        """Spawn the engine on a private port; it is not ready yet. The caller releases the port."""
+    async def start(self, plan: LoadPlan, ingredients: Ingredients) -> tuple[Instance, PortLease]:
+        """Spawn the engine on a private port, which the caller releases; it is not ready yet."""
         port = self._parts.placement.lease_endpoint()
         api_key = secrets.token_urlsafe(24) if plan.recipe.upstream.api_key_env else ""
         try:

@@ -22,6 +22,7 @@ from lemonade.catalog import BackendSpec, ModelSpec, RecipeSpec
 from lemonade.core.errors import LemonadeError
 from lemonade.planning import EffectiveOptions
 from lemonade.residency.placement import Instance
+from lemonade.residency.wishes import LoadRequest
 
 
 class Phase(StrEnum):
@@ -40,6 +41,7 @@ class Resident:
     Attributes:
         spec: the model.
         served_name: the name its child answers to.
+        request: what its load was asked with; asked again if it has to be restored.
         options: what it is loaded with; known once planned.
         pinned: never evicted.
         leases: requests using it now.
@@ -55,6 +57,7 @@ class Resident:
     spec: ModelSpec
     served_name: str
     recipe: RecipeSpec
+    request: LoadRequest
     pinned: bool = False
     phase: Phase = Phase.LOADING
     step: str = "planning"

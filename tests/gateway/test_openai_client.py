@@ -15,7 +15,6 @@ import openai
 import pytest
 import requests
 
-from tests.engine.install import installed_engine
 from tests.serving import Serving, eventually, serving, survivors
 
 pytestmark = pytest.mark.engine
@@ -39,7 +38,9 @@ WEATHER = {
 
 @pytest.fixture(scope="module", params=["wheel", "system"])
 def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine_bundles: Path,
 ) -> Iterator[Serving]:
     home = tmp_path_factory.mktemp(request.param)
     env, section = {}, {"backend": request.param}
@@ -48,11 +49,8 @@ def server(
         if not binary:
             pytest.skip("LLAMA_SERVER_BIN names no llama-server")
         env["LEMONADE_LLAMACPP_SYSTEM_BIN"] = binary
-        bundles = None
-    else:
-        bundles = installed_engine().root.parents[2]
     config = {"llamacpp": section, "max_loaded_models": 2}
-    with serving(home, env=env, config=config, bundles=bundles) as one:
+    with serving(home, env=env, config=config, bundles=engine_bundles) as one:
         yield one
     assert not survivors(home)
 
@@ -242,7 +240,9 @@ def test_a_closed_stream_frees_the_engines_slot(client: openai.OpenAI, server: S
     next(iter(stream))
     stream.close()
     eventually(
-        lambda: not any(slot["is_processing"] for slot in server.get(f"slots?model={CHAT}").json()),
+        lambda: (
+            not any(slot["is_processing"] for slot in server.get(f"slots?model={CHAT}").json())
+        ),
         "no slot of the engine works on it any longer",
     )
 

@@ -106,12 +106,14 @@ def test_models_of_different_types_load_side_by_side(server: Serving) -> None:
             for name in ("slow", "slow-vectors")
         ]
         both = eventually(
-            lambda: [
-                row["model_name"]
-                for row in server.get("health").json()["models_loading"]
-                if row["step"] == "starting"
-            ][1:]
-            and True,
+            lambda: (
+                [
+                    row["model_name"]
+                    for row in server.get("health").json()["models_loading"]
+                    if row["step"] == "starting"
+                ][1:]
+                and True
+            ),
             "both are starting at the same time",
         )
         assert both
@@ -159,7 +161,7 @@ def test_a_replacement_that_fails_leaves_the_old_engine(server: Serving) -> None
     ("options", "word"),
     [
         ({"fake_args": "--port 80"}, "--port"),
-        ({"fake_args": "--chunks '3"}, "quote"),
+        ({"fake_args": "--chunks '3"}, "not closed"),
         ({"fake_arg": "--chunks 3"}, "fake_args"),
         ({"ctx_sizes": 12}, "ctx_sizes"),
         ({"fake_args": 12}, "fake_args"),

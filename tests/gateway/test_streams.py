@@ -67,7 +67,8 @@ def test_all_four_prefixes_relay(server: Serving) -> None:
 
 def test_a_client_that_leaves_stops_the_engine(server: Serving) -> None:
     reply = server.chat("chatty", stream=True)
-    assert next(reply.iter_lines())
+    lines = reply.iter_lines()
+    assert next(lines)
     row = server.loaded()["chatty"]
     assert active(row) == 1
     assert row["is_streaming"] is True
@@ -113,7 +114,8 @@ def test_requests_of_a_hundred_mebibytes_pass(server: Serving) -> None:
 @pytest.mark.parametrize("model", ["chatty", "orphan-maker"])
 def test_no_child_outlives_a_killed_server(server: Serving, model: str) -> None:
     reply = server.chat(model, stream=True)
-    assert next(reply.iter_lines())
+    lines = reply.iter_lines()
+    assert next(lines)
     pid = server.loaded()[model]["pid"]
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()

@@ -23,7 +23,7 @@ def test_an_object_error_has_type_code_and_what_to_do() -> None:
     error = e.BadOption("No option 'x'.", remedy="Use 'y'.", facts={"near": ["y"]})
     assert render_error(error, 400, shape="object") == {
         "error": {
-            "message": "No option 'x'.",
+            "message": "No option 'x'. Use 'y'.",
             "type": "invalid_request_error",
             "code": "bad-option",
             "remedy": "Use 'y'.",

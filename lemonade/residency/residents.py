@@ -1,0 +1,114 @@
+"""Everybody who holds memory, or is about to: who serves, who comes, who leaves.
+
+One writer, the event loop: between two awaits nothing changes, so there is no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from lemonade.core.bus import Bus
+from lemonade.core.events import ModelLoaded, ModelUnloaded
+from lemonade.residency.placement import PortLease
+from lemonade.residency.resident import Phase, Resident
+
+log = logging.getLogger(__name__)
+
+
+class Residents:
+    """Takes residents from SERVING to GONE, and follows those whose engines end by themselves.
+
+    Invariant: at most one resident of a model serves and at most one is loading; any number may
+    be draining. Its tasks are born in the pool's group.
+    """
+
+    def __init__(self, tasks: asyncio.TaskGroup, bus: Bus) -> None:
+        self.serving: dict[str, Resident] = {}
+        self.loading: dict[str, Resident] = {}
+        self.draining: set[Resident] = set()
+        self._tasks = tasks
+        self._bus = bus
+        self._changed = asyncio.Event()
+
+    def everybody(self) -> tuple[Resident, ...]:
+        """Serving first, then loading, then draining."""
+        return (*self.serving.values(), *self.loading.values(), *self.draining)
+
+    @property
+    def most_recent(self) -> Resident | None:
+        """The serving resident used last."""
+        return max(self.serving.values(), key=lambda r: r.last_use, default=None)
+
+    async def change(self) -> None:
+        """Return when anybody has come, gone or changed."""
+        await self._changed.wait()
+
+    def pulse(self) -> None:
+        """Wake everybody who waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def serve(self, resident: Resident, port: PortLease) -> None:
+        """From now on leases are granted. No await in here: nobody sees half of it."""
+        resident.phase = Phase.SERVING
+        resident.step = "ready"
+        resident.last_use = time.monotonic()
+        self.serving[resident.key] = resident
+        resident.settled.set()
+        self._tasks.create_task(self._watch(resident, port), name=f"watch {resident.served_name}")
+        took = time.monotonic() - resident.created
+        assert resident.backend is not None
+        log.info("%s: loaded in %.1f s", resident.served_name, took)
+        self._bus.publish(ModelLoaded(resident.served_name, resident.backend.backend_id, took))
+        self.pulse()
+
+    def retire(self, resident: Resident, why: str) -> None:
+        """Grant no more leases; end its engine when the running requests have finished."""
+        if self.serving.get(resident.key) is resident:
+            del self.serving[resident.key]
+        resident.phase = Phase.DRAINING
+        resident.why = why
+        self.draining.add(resident)
+        self._tasks.create_task(self._drain(resident), name=f"drain {resident.served_name}")
+        self.pulse()
+
+    async def retire_where(self, wanted: Callable[[Resident], bool], why: str) -> tuple[str, ...]:
+        """Retire those who serve and are wanted, in parallel; their names, once they are gone."""
+        chosen = [r for r in self.serving.values() if wanted(r)]
+        for resident in chosen:
+            self.retire(resident, why)
+        for resident in chosen:
+            await resident.gone.wait()
+        return tuple(r.served_name for r in chosen)
+
+    async def _drain(self, resident: Resident) -> None:
+        await resident.idle.wait()
+        assert resident.instance is not None
+        await resident.instance.stop()
+        # `_watch` sees the end and says so.
+
+    async def _watch(self, resident: Resident, port: PortLease) -> None:
+        """Follow an engine to its end, asked for or not."""
+        assert resident.instance is not None
+        try:
+            report = await resident.instance.ended()
+        finally:
+            port.release()
+            if self.serving.get(resident.key) is resident:
+                del self.serving[resident.key]
+            expected = resident.phase is Phase.DRAINING
+            resident.phase = Phase.GONE
+            self.draining.discard(resident)
+            resident.gone.set()
+            self.pulse()
+        why = resident.why if expected else f"its engine {report.sentence()}"
+        log.log(
+            logging.INFO if expected else logging.ERROR,
+            "%s: unloaded: %s",
+            resident.served_name,
+            why,
+        )
+        self._bus.publish(ModelUnloaded(resident.served_name, why))

@@ -1,0 +1,20 @@
+"""`LoadRequest`: what a caller wants of a load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lemonade.core.inference import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What a caller wants of a load.
+
+    Attributes:
+        options: recipe options as sent; see `resolve_options` for absent, null and value.
+        pinned: `None` leaves it as it is.
+    """
+
+    options: JsonObject = field(default_factory=dict)
+    pinned: bool | None = None

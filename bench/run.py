@@ -18,11 +18,9 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import aiohttp
-import uvloop
 
 from bench.measure import FIGURES, TESTS, Figure, Values
 from bench.servers import Server, all_servers, running
@@ -101,8 +99,8 @@ def machine() -> dict[str, str]:
         "processor": processor,
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "aiohttp": aiohttp.__version__,
-        "uvloop": uvloop.__version__,
+        "aiohttp": version("aiohttp"),
+        "uvloop": version("uvloop"),
     }
     if shutil.which("nginx"):
         shown = subprocess.run(["nginx", "-v"], check=False, capture_output=True, text=True)

@@ -108,10 +108,11 @@ async def test_a_body_of_known_length_passes_untouched(engine: Engine, front: Fr
     )
     front.extra_headers = (("X-Request-Id", "ours"), ("Vary", "Origin"))
     async with asyncio.timeout(WAIT), await front.client() as client:
-        for _ in range(2):
-            await client.post()
-            answer = await client.answer()
-            assert answer.raw == body
+        await client.post()
+        await client.answer()
+        await client.post()
+        answer = await client.answer()
+    assert answer.raw == body
     assert answer.head.split("\r\n") == [
         "HTTP/1.1 201 Quite Fine",
         "Content-Type: audio/wav",

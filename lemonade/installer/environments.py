@@ -202,6 +202,7 @@ def _prepare(plan: InstallPlan, scratch: Path, environ: Mapping[str, str]) -> tu
         "--no-deps",
         "--only-binary=:all:",
         "--require-hashes",
+        "--retries=3",  # with none at all pip would not say that nobody answers
         *_sources(plan, environ),
         f"--requirement={requirements}",
     )

@@ -120,7 +120,10 @@ class Installer:
     ) -> None:
         for job in tuple(self._jobs.values()):
             _abandon(job)
-        await self._group.__aexit__(kind, error, trace)
+        if error is None or isinstance(error, asyncio.CancelledError):
+            await self._group.__aexit__(kind, error, trace)
+        else:  # the caller's own error must not be wrapped in a group of ours
+            await self._group.__aexit__(None, None, None)
 
     async def install(
         self, plan: InstallPlan, listen: ProgressListener, *, force: bool = False

@@ -67,9 +67,9 @@ class PipReader:
             done, total = int(match[1]), int(match[2])
             return step(2, self._file, done, total)
         if match := _FILE.match(line):
-            name = PurePosixPath(match[1].partition("#")[0].partition("?")[0]).name
+            name = unquote(PurePosixPath(match[1].partition("#")[0].partition("?")[0]).name)
             self._file = f"fetch {name}"
-            size = self._sizes.get(unquote(name), 0)
+            size = self._sizes.get(name, 0)
             return step(2, self._file, size, size)
         if line.startswith("Installing collected packages"):
             return step(3)

@@ -1,0 +1,69 @@
+"""What an installation consists of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lemonade.core.bundle import Bundle
+from lemonade.core.errors import BadDescriptor, UnsupportedHere
+from lemonade.hardware.facts import Cpu
+from lemonade.planning import plan_install
+from tests.unit.planning.examples import MACHINE, backend
+
+ROOT = Path("/cache/bin")
+WHEEL = backend("llamacpp-wheel")
+ARM = replace(MACHINE, cpu=Cpu("Arm", "arm64", 4, 4, frozenset()))
+
+
+def test_the_plan_of_the_embedded_engine() -> None:
+    plan = plan_install(WHEEL, MACHINE, (), ROOT)
+    assert plan.target == ROOT / "llamacpp" / "wheel" / WHEEL.pin.version
+    assert len(plan.files) == 1
+    assert "x86_64" in plan.files[0]
+    assert plan.present is None
+    line, empty = plan.requirements().split("\n")
+    assert (line.split()[0], empty) == (f"xllamacpp=={WHEEL.pin.version}", "")
+    assert line.count("--hash=sha256:") == 2
+
+
+def test_files_are_those_of_the_processor() -> None:
+    assert all("aarch64" in file for file in plan_install(WHEEL, ARM, (), ROOT).files)
+
+
+def test_what_is_there_is_said() -> None:
+    old = Bundle(WHEEL.backend_id, "1.0", ROOT, ("python",))
+    same = replace(old, version=WHEEL.pin.version)
+    assert plan_install(WHEEL, MACHINE, (old,), ROOT).present is None
+    assert plan_install(WHEEL, MACHINE, (old, same), ROOT).present == same
+
+
+def test_each_package_gets_its_own_digests() -> None:
+    pin = WHEEL.pin.model_copy(
+        update={
+            "packages": ("Big.Engine==2", "small_part==1"),
+            "sha256": {
+                "big_engine-2-py3-none-any.whl": "a1",
+                "small_part-1-py3-none-any.whl": "b2",
+            },
+        }
+    )
+    plan = plan_install(WHEEL.model_copy(update={"pin": pin}), MACHINE, (), ROOT)
+    assert plan.requirements() == (
+        "Big.Engine==2 --hash=sha256:a1\nsmall_part==1 --hash=sha256:b2\n"
+    )
+
+
+def test_nothing_is_installed_unverified() -> None:
+    pin = WHEEL.pin.model_copy(update={"sha256": {"other-1-py3-none-any.whl": "a1"}})
+    with pytest.raises(BadDescriptor, match="has no file of xllamacpp"):
+        plan_install(WHEEL.model_copy(update={"pin": pin}), MACHINE, (), ROOT)
+
+
+def test_what_cannot_be_installed() -> None:
+    with pytest.raises(UnsupportedHere, match="not installed by Lemonade"):
+        plan_install(backend("llamacpp-system"), MACHINE, (), ROOT)
+    with pytest.raises(UnsupportedHere, match="needs Linux"):
+        plan_install(WHEEL, replace(MACHINE, os="macos"), (), ROOT)

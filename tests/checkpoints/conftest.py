@@ -18,7 +18,8 @@ from lemonade.checkpoints import Downloads, Hub, ModelStore, Patience
 from lemonade.core.bus import Bus
 from lemonade.core.events import Event
 from lemonade.core.progress import Progress
-from tests.checkpoints.hub_fixture import running_hub
+from tests.checkpoints.examples import BIG, Q4_FILE
+from tests.checkpoints.hub_fixture import gguf, running_hub, write_repository
 
 # Read when huggingface-hub is imported: no question to the real hub, whatever a test does.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -61,6 +62,22 @@ def hub_root(tmp_path: Path) -> Path:
     root = tmp_path / "hub"
     root.mkdir()
     return root
+
+
+@pytest.fixture
+def repository(hub_root: Path) -> None:
+    """`o/r-GGUF`, as in `examples`."""
+    write_repository(
+        hub_root,
+        "o/r-GGUF",
+        {
+            Q4_FILE: gguf(BIG, 4),
+            "r-Q8_0.gguf": gguf(5000, 8),
+            "mmproj-F16.gguf": gguf(700, 16),
+            "config.json": b"{}",
+            "README.md": b"# r",
+        },
+    )
 
 
 @pytest.fixture

@@ -100,12 +100,12 @@ class Hub:
                 listing.repository, lambda: place(self._api, listing, file, tell, stop)
             )
 
-        return await self._transfers.run(work)
+        return await self._transfers.run(work, hold=True)
 
     def close(self) -> None:
-        """Take no more work."""
-        self._questions.close()
-        self._transfers.close()
+        """Stop whatever still runs."""
+        self._questions.stop()
+        self._transfers.stop()
 
     async def _ask(self, repository: str, question: Callable[[StopSignal], T]) -> T:
         self._check_online(repository)

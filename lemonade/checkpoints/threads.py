@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
-LETS_GO_WITHIN: Final = 5.0
-"""How long a cancelled task waits for its thread, seconds. A thread that is in the middle of
-asking the hub something can take longer; it changes nothing any more when it has its answer."""
+LETS_GO_WITHIN: Final = 2.0
+"""How long a cancelled task waits for its thread, seconds. A thread that waits for bytes is cut
+and ends at once; one that has asked something ends with the answer, and changes nothing then."""
 
 
 class Stopped(Exception):
@@ -72,32 +72,65 @@ class StopSignal:
 
 
 class Workers:
-    """A bounded number of threads. Made with the hub, ended with it."""
+    """A bounded number of threads. Made with the hub, ended with it.
+
+    The threads are daemons: one that waits for a hub that says nothing does not keep the program
+    from ending, as those of an executor would.
+    """
 
     def __init__(self, name: str, count: int) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name)
+        self._name = name
+        self._free = asyncio.Semaphore(count)
+        self._running: set[StopSignal] = set()
 
-    async def run(self, work: Callable[[StopSignal], T]) -> T:
+    async def run(self, work: Callable[[StopSignal], T], *, hold: bool = False) -> T:
         """Do the work in a thread; cancelling the caller stops it.
 
+        Args:
+            work: given a signal that it has to look at.
+            hold: whether the work holds something that others wait for, so that a cancelled
+                caller waits a moment until it has let go.
+
         Raises:
-            Whatever the work raises.
+            Exception: whatever the work raises.
         """
+        await self._free.acquire()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
         stop = StopSignal()
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work, stop)
-        future.add_done_callback(_seen)
+        self._running.add(stop)
+
+        def end(settle: Callable[[], None]) -> None:
+            self._running.discard(stop)
+            self._free.release()
+            if not future.done():
+                settle()
+                future.exception()  # looked at, so that nothing is said if nobody waits any more
+
+        def body() -> None:
+            settle: Callable[[], None]
+            try:
+                settle = functools.partial(future.set_result, work(stop))
+            except Exception as error:  # noqa: BLE001 - the caller's to handle, in its own task
+                settle = functools.partial(future.set_exception, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(end, settle)
+
+        threading.Thread(target=body, name=self._name, daemon=True).start()
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             stop.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LETS_GO_WITHIN):
-                    await asyncio.wait([future])
+            if hold:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LETS_GO_WITHIN):
+                        await asyncio.wait([future])
             raise
 
-    def close(self) -> None:
-        """Take no more work; what has not begun never does."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+    def stop(self) -> None:
+        """Stop all work."""
+        for signal in tuple(self._running):
+            signal.set()
 
 
 class Latest(Generic[T]):
@@ -125,9 +158,3 @@ class Latest(Generic[T]):
         with self._lock:
             (value,), self._waiting = self._waiting, []
         self._listen(value)
-
-
-def _seen(future: asyncio.Future[T]) -> None:
-    """Look at the error of work whose task is gone, so that nothing is said about it."""
-    if not future.cancelled():
-        future.exception()

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blockbuster import blockbuster_ctx
 
+from lemonade.checkpoints import Patience
 from lemonade.core.errors import (
     Incomplete,
     LemonadeError,
@@ -133,6 +135,28 @@ async def test_a_failed_detached_download_says_why(bench: Bench) -> None:
     assert row["status"] == "error"
     assert row["code"] == "gated-repository" or row["code"] == "not-in-repository"
     assert "o/nothing" in str(row["error"])
+
+
+async def test_a_hub_that_says_nothing_is_not_waited_for(bench_at: Any, hub_url: str) -> None:
+    set_faults(hub_url, {"path": "*", "where": "listing", "kind": "stall"})
+    patience = Patience(answer_within=3600)
+    async with bench_at(hub_url, patience=patience) as bench:
+        async with asyncio.TaskGroup() as group:
+            pull = group.create_task(bench.pull(bench.model(Q4)))
+            await until(lambda: bool(requests_of(hub_url)))
+            pull.cancel()
+        bench.downloads.detach(bench.model(Q4), bench.recipes["gguf"])
+        await until(lambda: len(requests_of(hub_url)) == 2)
+
+
+async def test_the_event_loop_is_never_kept_waiting(bench_at: Any, hub_url: str) -> None:
+    with blockbuster_ctx("lemonade"):
+        async with bench_at(hub_url) as bench:
+            spec = bench.model(Q4, mmproj="mmproj-F16.gguf")
+            await bench.pull(spec)
+            await bench.pull(spec, do_not_upgrade=True)
+            await bench.downloads.variants("o/r-GGUF")
+            await bench.downloads.delete(spec, [bench.model("o/r-GGUF:Q8_0", "n")])
 
 
 async def test_ending_the_server_stops_downloads(

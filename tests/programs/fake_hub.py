@@ -22,7 +22,8 @@ large-file storage: named by SHA-256; everything else by git's SHA-1.
 --fault JSON   a fault, see below; may be given often
 
 A fault is an object; `path` is a glob on `owner/repo/path/of/file` for contents, or on
-`owner/repo` for listings (`"where": "listing"`). The first that matches and is not used up counts.
+`owner/repo` for listings (`"where": "listing"`; only `status` and `stall`). The first that
+matches and is not used up counts.
 
     {"path": "o/r/*.gguf", "kind": "status", "status": 500, "times": 2}   answer with a status
     {"path": "o/r/x", "kind": "cut", "after": 1000, "times": 1}           hang up after N bytes
@@ -264,7 +265,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def opened(self, name: str, revision: str, *, listing: bool) -> Repository | None:
         """The repository, or an answer that says why not."""
-        if listing and self.fail(self.state.fault(name, "listing")):
+        fault = self.state.fault(name, "listing") if listing else {}
+        if self.fail(fault):
+            return None
+        if fault.get("kind") == "stall":
+            self.gone_within(None)
+            self.close_connection = True
             return None
         repository = self.state.repository(name)
         token = self.state.options.token

@@ -382,7 +382,8 @@ class Child:
         if self._told_to_end:
             grace = max(0.0, self._ask_until - self._loop.time())
         self._swept = await sweep(
-            lambda: self._around.beside.proc(self._family.living),
+            self._family.living,
+            self._around.beside,
             grace=grace,
             kill_within=self.spec.stop.kill_within,
             hurry=self._hurry,

@@ -44,7 +44,8 @@ class ProcessFacts:
         parent: who is told of its end; changes when the parent dies.
         group: process group.
         session: session; a child of ours leads its own.
-        dead: it has ended, though its number may not have been collected yet.
+        state: one letter, as the kernel gives it.
+        threads: how many it has; a dead one that nobody has collected counts one.
     """
 
     pid: int
@@ -52,7 +53,18 @@ class ProcessFacts:
     parent: int
     group: int
     session: int
-    dead: bool
+    state: str
+    threads: int
+
+    @property
+    def ending(self) -> bool:
+        """Its first thread has ended; others may still hold its memory."""
+        return self.state in ("Z", "X")
+
+    @property
+    def dead(self) -> bool:
+        """All of it has ended, though its number may not have been collected yet."""
+        return self.ending and self.threads <= 1
 
     @property
     def identity(self) -> Identity:
@@ -76,15 +88,14 @@ def read_process(pid: int) -> ProcessFacts | None:
     fields = raw[raw.rfind(b")") + 2 :].split()
     if len(fields) < 20:
         return None
-    # A leading thread that has ended shows as Z while its other threads still hold the memory.
-    dead = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
     return ProcessFacts(
         pid=pid,
         start_ticks=int(fields[19]),
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),
-        dead=dead,
+        state=fields[0].decode(),
+        threads=int(fields[17]),
     )
 
 

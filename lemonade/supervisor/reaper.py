@@ -21,7 +21,7 @@ from lemonade.supervisor.ledger import Ledger, Owner, Record
 from lemonade.supervisor.processes import (
     ProcessFacts,
     executable_of,
-    is_alive,
+    read_process,
     scan,
     user_of,
 )
@@ -67,7 +67,8 @@ class Reaper:
         survivors: tuple[int, ...] = ()
         if record.owner.boot == us.boot and record.owner.user == us.user:
             swept = await sweep(
-                lambda: self._beside.proc(left_behind, record, protected),
+                lambda: left_behind(record, protected),
+                self._beside,
                 grace=self._grace,
                 kill_within=_KILL_WITHIN,
                 hurry=asyncio.Event(),
@@ -100,7 +101,8 @@ def _is_somebody_elses(owner: Owner, us: Owner) -> bool:
         return False
     if owner.namespace != us.namespace:
         return True
-    return is_alive(owner.identity)
+    server = read_process(owner.identity.pid)
+    return server is not None and server.identity == owner.identity and not server.ending
 
 
 def left_behind(record: Record, protected: frozenset[int]) -> tuple[ProcessFacts, ...]:

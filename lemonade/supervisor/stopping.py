@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.processes import Identity, ProcessFacts, send_signal
 
-Look = Callable[[], Awaitable[tuple[ProcessFacts, ...]]]
-"""Finds the processes that are to be ended and are still alive."""
+Look = Callable[[], tuple[ProcessFacts, ...]]
+"""Finds the processes that are to be ended and are still alive. May block."""
 
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.2
@@ -37,11 +38,14 @@ class Swept:
     survivors: tuple[int, ...] = ()
 
 
-async def sweep(look: Look, *, grace: float, kill_within: float, hurry: asyncio.Event) -> Swept:
+async def sweep(
+    look: Look, beside: Beside, *, grace: float, kill_within: float, hurry: asyncio.Event
+) -> Swept:
     """End all that `look` finds, and what it finds after that.
 
     Args:
         look: asked again and again, so that what is born meanwhile is found too.
+        beside: where it is asked.
         grace: seconds between SIGTERM and SIGKILL; 0 does not ask first.
         kill_within: seconds after the first SIGKILL before giving up.
         hurry: set by somebody who does not want to wait for the grace.
@@ -51,7 +55,7 @@ async def sweep(look: Look, *, grace: float, kill_within: float, hurry: asyncio.
     give_up_at: float | None = None
     asked: set[Identity] = set()
     pause = _FIRST_PAUSE
-    while alive := await look():
+    while alive := await beside.proc(look):
         now = loop.time()
         killing = now >= kill_from or hurry.is_set()
         if killing and give_up_at is None:
@@ -59,15 +63,18 @@ async def sweep(look: Look, *, grace: float, kill_within: float, hurry: asyncio.
             pause = _FIRST_PAUSE
         elif give_up_at is not None and now >= give_up_at:
             return _swept(asked, alive)
-        for facts in alive:
-            if killing:
-                send_signal(facts.identity, signal.SIGKILL)
-            elif facts.identity not in asked:
-                send_signal(facts.identity, signal.SIGTERM)
-            asked.add(facts.identity)
+        targets = [f.identity for f in alive if killing or f.identity not in asked]
+        number = signal.SIGKILL if killing else signal.SIGTERM
+        await beside.proc(_send_all, targets, number)
+        asked.update(targets)
         await _pause(pause if killing else min(pause, kill_from - now), hurry, waiting=not killing)
         pause = min(pause * 2, _LONGEST_PAUSE)
     return _swept(asked, ())
+
+
+def _send_all(targets: Sequence[Identity], number: int) -> None:
+    for identity in targets:
+        send_signal(identity, number)
 
 
 async def _pause(seconds: float, hurry: asyncio.Event, *, waiting: bool) -> None:

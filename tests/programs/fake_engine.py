@@ -7,8 +7,8 @@ engine is a switch. It uses the standard library only and is run as a program of
 
 A flag it does not know ends it with status 2. `GET /fake/active` counts requests that are being
 answered, `GET /fake/last` shows the last inference request as it came, and `POST /fake/crash`,
-`/fake/hang` and `/fake/heal` change its mind while it runs. A client that leaves is noticed at
-once, also between two chunks and while a plain answer is being prepared.
+`/fake/spawn`, `/fake/hang` and `/fake/heal` change its mind while it runs. A client that leaves is
+noticed at once, also between two chunks and while a plain answer is being prepared.
 """
 
 from __future__ import annotations
@@ -193,6 +193,9 @@ class Connection:
                 if "signal" in query:
                     os.kill(os.getpid(), int(query["signal"][0]))
                 os._exit(int(query.get("code", ["70"])[0]))
+            case "POST", "/fake/spawn":
+                spawn_engine_core(self.engine.options)
+                self.reply(200, {"spawned": True})
             case "POST", "/fake/hang" | "/fake/heal":
                 self.engine.hanging = path == "/fake/hang"
                 self.reply(200, {"hanging": self.engine.hanging})
@@ -329,6 +332,7 @@ class Connection:
 
 def become_engine_core(options: argparse.Namespace) -> NoReturn:
     """The grandchild: it holds on, as an engine's own process holds on to its memory."""
+    os.closerange(3, 1024)  # no socket: nobody shall wait for this one to close it
     if options.engine_escapes:
         os.setsid()
     if options.engine_ignores_term:

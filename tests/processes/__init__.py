@@ -1,0 +1,1 @@
+"""The supervisor and its reaper against real children."""

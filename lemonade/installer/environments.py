@@ -112,7 +112,14 @@ async def install_packages(
     status = await _run(command, {**_own(environ), "TMPDIR": str(scratch)}, follow)
     if status != 0:
         raise explain(f"{plan.backend} {plan.version}", tuple(lines), status)
-    return tuple(await asyncio.to_thread(_reported, report))
+    try:
+        return tuple(await asyncio.to_thread(_reported, report))
+    except (ValueError, KeyError, TypeError) as error:
+        raise SetupFailed(
+            f"pip's report on {plan.backend} {plan.version} cannot be read: {error!r}.",
+            remedy="Try a newer pip.",
+            facts={"last_lines": list(lines)},
+        ) from error
 
 
 async def check(argv: Sequence[str], environ: Mapping[str, str]) -> str:

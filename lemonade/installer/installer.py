@@ -233,8 +233,8 @@ class Installer:
             await asyncio.sleep(_LOCK_INTERVAL)
         try:
             await asyncio.to_thread(sweep, folder)
-            if waited and not force and (there := self._there(plan)) is not None:
-                return there
+            if not force and (there := self._there(plan)) is not None:
+                return there  # another process was quicker, or the sweep brought it back
             return await self._build(plan, listen)
         finally:
             lock.release()
@@ -256,11 +256,9 @@ class Installer:
                 packages=packages,
                 installed_at=now(),
             )
-            await asyncio.to_thread(activate, receipt, staging, plan.target)
+            await _uninterrupted(activate, receipt, staging, plan.target)
         finally:
-            # A thread that has begun cannot be stopped, so a cancelled activation may have
-            # happened: then there is no staging directory any more.
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True))
+            await _uninterrupted(_discard, staging)
         self._bus.publish(BundleInstalled(plan.backend, plan.version))
         bundle = self._there(plan)
         if bundle is None:
@@ -300,6 +298,22 @@ async def _finished(job: _Job) -> None:
     """Wait until nothing of the job runs any more."""
     if job.task is not None:
         await asyncio.wait({job.task})
+
+
+async def _uninterrupted(function: Callable[..., None], *arguments: object) -> None:
+    """Run it in a thread. Who is cancelled waits for its end all the same.
+
+    A thread cannot be stopped: a bundle must not be discarded while it is being activated.
+    """
+    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    try:
+        await asyncio.shield(work)
+    finally:
+        await asyncio.wait({work})
+
+
+def _discard(staging: Path) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 def _typed(plan: InstallPlan, error: Exception) -> InstallError:

@@ -118,15 +118,16 @@ async def test_a_killed_installation_is_done_over(
     assert setting.names() == ["1.0"]
 
 
-async def test_a_replacement_that_was_killed_half_way(setting: Setting, spec: BackendSpec) -> None:
+async def test_a_replacement_that_was_killed_half_way(
+    setting: Setting, spec: BackendSpec, index: Index
+) -> None:
     async with setting.installer() as installer:
         bundle = await installer.install(setting.plan(spec), nobody)
         bundle.root.rename(setting.folder / ".removed-1.0-0badcafe")
         assert setting.bundles.active(spec) is None
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(installer.install(setting.plan(spec), nobody))
-        assert task.result() == bundle
+        assert await installer.install(setting.plan(spec), nobody) == bundle
     assert setting.names() == ["1.0"]
+    assert len(index.downloads) == 1
 
 
 def test_two_processes_take_turns(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from lemonade.core.errors import WouldNotDie
 from lemonade.core.process import Endpoint, ExitReport, ProcessSpec
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.supervisor import Child, Phase, Supervisor
 from lemonade.supervisor import PortLease as SupervisorPortLease
 from lemonade.upstream import Upstream, http_probe
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,16 @@ class LocalInstance:
         return report
 
     async def stop(self, *, now: bool = False) -> ExitReport:
-        """Close the connections first: an engine with an open stream may not notice SIGTERM."""
+        """Close the connections first: an engine with an open stream may not notice SIGTERM.
+
+        A child that will not die is an operator's business; the report names the survivors.
+        """
         await self._upstream.aclose()
-        return await self._child.stop(now=now)
+        try:
+            return await self._child.stop(now=now)
+        except WouldNotDie as error:
+            log.error("%s", error)
+            return await self._child.ended()
 
     def tail(self, lines: int) -> tuple[str, ...]:
         """The last lines of its output."""

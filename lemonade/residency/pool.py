@@ -79,7 +79,8 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-        await self._tasks.__aexit__(kind, error, trace)
+        # The group is not told of an error: it would wrap it into a group of its own.
+        await self._tasks.__aexit__(None, None, None)
 
     # ---- what others ask
 

@@ -272,3 +272,11 @@ class Client:
         else:
             answer.raw = await self.reader.read(-1)
         return answer
+
+
+ASK = UpstreamRequest(method="POST", path="/v1/chat/completions", body=b'{"a":1}')
+
+
+async def ask(upstream: Upstream, request: UpstreamRequest = ASK) -> tuple[int, bytes]:
+    async with asyncio.timeout(WAIT), await upstream.send(request) as response:
+        return response.status, await response.read()

@@ -216,3 +216,48 @@ def test_unload_knows_what_is_loaded(server: Serving) -> None:
     assert set(server.loaded()) == {"one"}
     assert server.post("unload").status_code == 200
     assert server.loaded() == {}
+
+
+@pytest.fixture
+def cramped(home: Path) -> Iterator[Serving]:
+    """A server whose engines cannot be there side by side: room is made before a start."""
+    catalog = fake_catalog(home, slots="exclusive-npu")
+    fake_model(catalog, "one")
+    fake_model(catalog, "two")
+    fake_model(catalog, "stillborn", args="--exit-at-start 3")
+    fake_model(catalog, "chatty", args="--chunks 2000 --slow-chunks 0.05")
+    with serving(home, env={"LEMONADE_CATALOG": str(catalog)}) as server:
+        yield server
+
+
+def test_where_two_do_not_fit_the_first_is_gone_before_the_second_starts(cramped: Serving) -> None:
+    assert cramped.chat("one").status_code == 200
+    assert cramped.chat("two").status_code == 200
+    assert set(cramped.loaded()) == {"two"}
+    log = cramped.log()
+    assert log.index("one: unloaded") < log.index("two: starting")
+
+
+def test_who_had_to_leave_for_a_failed_load_comes_back(cramped: Serving) -> None:
+    assert cramped.post("load", {"model_name": "one", "pinned": False}).status_code == 200
+    before = cramped.loaded()["one"]["pid"]
+    assert cramped.chat("stillborn").status_code == 500
+    row = eventually(lambda: cramped.loaded().get("one"), "the evicted model is loaded again")
+    assert row["pid"] != before
+    assert cramped.chat("one").status_code == 200
+
+
+def test_a_model_that_has_to_leave_first_still_finishes_its_request(cramped: Serving) -> None:
+    reply = stream(cramped, "chatty")
+    lines = reply.iter_lines(decode_unicode=True)
+    assert next(lines).startswith("data: ")
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(cramped.chat, "one")
+        eventually(lambda: "chatty" in cramped.loaded(), "it is leaving")
+        eventually(
+            lambda: cramped.loaded()["chatty"]["status"] == "evicting", "it is asked to leave"
+        )
+        assert next(line for line in lines if line).startswith("data: ")
+        reply.close()
+        assert other.result(30).status_code == 200
+    assert set(cramped.loaded()) == {"one"}

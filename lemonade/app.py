@@ -90,10 +90,10 @@ def run_server(
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(directories, os.environ, options))
     except LemonadeError as error:
-        sys.stderr.write(f"lemonade: {error}\n")
+        sys.stderr.write(f"Error: {error}\n")
         return 1
     except OSError as error:
-        sys.stderr.write(f"lemonade: {error.strerror or error}\n")
+        sys.stderr.write(f"Error: {error}\n")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -26,6 +26,7 @@ class PinSpec(Declared):
         packages: requirements for `pypi`, each pinned with `==`.
         sha256: digest of every file we may fetch, by file name.
         executable: for `system` and `path`: the program's name.
+        release_url: page about the releases, for people.
     """
 
     source: Literal["pypi", "system", "path"]
@@ -33,6 +34,7 @@ class PinSpec(Declared):
     packages: tuple[str, ...] = ()
     sha256: dict[str, str] = Field(default_factory=dict)
     executable: str = ""
+    release_url: str = ""
 
 
 class RunsOnSpec(Declared):

@@ -126,7 +126,7 @@ class _Printer:
         if delta.text:
             if self._thinking:
                 self._thinking = False
-                self._write("\n\n", "\n")
+                self._write("\n\n" if self._line_open else "\n", "\n")
             self._write(harmless(delta.text) if self._person else delta.text, delta.text)
 
     def finish(self) -> None:

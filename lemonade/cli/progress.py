@@ -48,12 +48,12 @@ def _show_lines(steps: Iterator[Progress], *, err: bool) -> None:
         click.echo(text, err=err)
 
     current: tuple[int, str] | None = None
-    shown, began, had, total_said = 0, 0.0, 0, False
+    shown, began, had = 0, 0.0, 0
     for step in steps:
         if _says_nothing(step, current):
             continue
-        if step.total_download_size and not total_said:
-            total_said = True
+        if step.total_download_size and current is None:
+            # Known from the start it is that of all files; later it is one step's of several.
             files = "1 file" if step.total_files == 1 else f"{step.total_files} files"
             say(f"Total: {_amount(step.total_download_size)}, {files}")
         if (step.file_index, step.file) != current:
@@ -69,7 +69,7 @@ def _show_lines(steps: Iterator[Progress], *, err: bool) -> None:
 
 def _says_nothing(step: Progress, current: tuple[int, str] | None) -> bool:
     """The end may name the whole rather than a file; that is no file of its own."""
-    if not step.file:
+    if not step.file or (current is None and step.complete and not step.bytes_total):
         return True
     new = current is not None and (step.file_index, step.file) != current
     back = current is not None and step.file_index < current[0]

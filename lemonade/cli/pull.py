@@ -125,8 +125,7 @@ def pull(
             raise
         raise ServerRefused(
             error.message,
-            remedy="`lemonade list` shows the names; `lemonade pull OWNER/REPO` takes a model "
-            "from a repository.",
+            remedy="`lemonade pull OWNER/REPO` takes a model from a repository.",
             facts=error.facts,
         ) from error
     out(f"Model pulled successfully: {name}")

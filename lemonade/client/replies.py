@@ -27,4 +27,6 @@ def refusal(status: int, body: JsonObject | None) -> LemonadeError:
             remedy="Give it with --api-key or LEMONADE_API_KEY.",
             facts=facts,
         )
-    return ServerRefused(message, remedy=str(remedy or ""), facts=facts)
+    if not isinstance(remedy, str) or remedy in message:
+        remedy = ""  # most of the server's messages say it themselves
+    return ServerRefused(message, remedy=remedy, facts=facts)

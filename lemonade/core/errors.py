@@ -45,7 +45,11 @@ class LemonadeError(Exception):
         self.facts: dict[str, object] = dict(facts or {})
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}".strip()
+        if not self.remedy:
+            return self.message
+        # A message may end in what somebody else said, with or without an end of its own.
+        end = "" if self.message.endswith((".", "!", "?", ":")) else "."
+        return f"{self.message}{end} {self.remedy}"
 
 
 # ---- what is declared

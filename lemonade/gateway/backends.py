@@ -116,7 +116,8 @@ async def _install(
     if backend.pin.source in _FIXED_SOURCES or (current and not force):
         listen(Progress(backend.id, complete=True))
         return
-    plan = plan_install(backend, parts.machine, parts.bundles.present(backend), parts.bundles.root)
+    present, root = parts.bundles.present(backend), parts.bundles.root
+    plan = plan_install(backend, parts.machine, present, root, force=force)
     await parts.installer.install(plan, listen, force=force)
 
 

@@ -1,7 +1,8 @@
 """Operations with progress: as a plain JSON answer, or as server-sent events while they run.
 
-Frames are `progress`, then one `complete` or `error`. The operation runs inside the request: a
-client that leaves cancels its part in it (the deed itself ends only with its last participant).
+Frames are `progress`, then one `complete` or `error`; where nothing was to be done, `complete` is
+all. The operation runs inside the request: a client that leaves cancels its part in it (the deed
+itself ends only with its last participant).
 """
 
 from __future__ import annotations
@@ -62,19 +63,25 @@ async def stream_operation(
             await operate(listen)
         except LemonadeError as error:
             failed = error
+        except Exception:  # the status is sent: an event must say it, and the log more
+            log.exception("%s failed", request.path)
+            failed = LemonadeError("The server made a mistake.", remedy="Its log tells more.")
         finally:
             news.set()
 
     async with asyncio.TaskGroup() as group:
         task = group.create_task(work())
-        while True:
-            await news.wait()
-            news.clear()
-            while frames:
-                last = frames.popleft()
-                await response.write(render_event("progress", last.as_json()))
-            if task.done() and not frames:
-                break
+        try:
+            while frames or not task.done():
+                await news.wait()
+                news.clear()
+                while frames:
+                    last = frames.popleft()
+                    if not last.complete:
+                        await response.write(render_event("progress", last.as_json()))
+        except ConnectionResetError:
+            task.cancel()  # the client left while we wrote
+            return response
     if failed is not None:
         log.info("%s: %s", request.path, failed.message)
         await response.write(render_event("error", describe(failed)))

@@ -61,11 +61,16 @@ class InstallPlan:
 
 
 def plan_install(
-    spec: BackendSpec, machine: Machine, present: Sequence[Bundle], root: Path
+    spec: BackendSpec,
+    machine: Machine,
+    present: Sequence[Bundle],
+    root: Path,
+    *,
+    force: bool = False,
 ) -> InstallPlan:
     """Decide how to install a backend under `root`, the directory of all bundles.
 
-    `present` is what is installed of it, in any version.
+    `present` is what is installed of it, in any version. `force` asks not whether it runs here.
 
     Raises:
         UnsupportedHere: it does not run on this machine, or it is not something we install.
@@ -77,7 +82,7 @@ def plan_install(
             remedy=f"Install {spec.pin.executable or 'it'} yourself, or choose another backend.",
         )
     verdict = judge(spec, machine)
-    if not verdict.supported:
+    if not verdict.supported and not force:
         raise UnsupportedHere(
             f"{spec.id} does not run on this machine. {verdict.reason}", remedy=verdict.remedy
         )

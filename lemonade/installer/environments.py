@@ -1,7 +1,8 @@
 """Private Python environments, and the check that what is in one starts.
 
 The one file of this room that starts programs: `venv`, `pip` and the engine's `--version`. Each
-runs in a session of its own and is killed with all it started when its caller is cancelled.
+runs in a session of its own, is killed with all it started when its caller is cancelled, and is
+interrupted by the kernel when the server dies.
 Nobody's Python settings reach them except pip's own, which say how packages are had on this
 machine: index, proxy and certificates are pip's business and stay in pip's configuration.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import importlib.metadata
 import importlib.util
 import json
@@ -28,6 +30,7 @@ from lemonade.installer.pip_output import PipReader, explain, step
 from lemonade.installer.receipts import Package
 from lemonade.planning.install import InstallPlan
 
+_PR_SET_PDEATHSIG: Final = 1
 _LAST_LINES: Final = 30
 _LINE_LIMIT: Final = 1 << 20
 _SMOKE_WITHIN: Final = 60.0
@@ -164,6 +167,7 @@ async def _run(
         env=dict(env),
         start_new_session=True,
         limit=_LINE_LIMIT,
+        preexec_fn=_interrupted_with_us(),
     )
     assert process.stdout is not None
     ended = False
@@ -182,6 +186,26 @@ async def _run(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # it leads its session
             await process.wait()
+
+
+def _interrupted_with_us() -> Callable[[], None] | None:
+    """What a program does before it starts, so that it does not outlive a killed server.
+
+    It is interrupted, not killed: pip runs itself a second time, and a pip that is interrupted
+    takes that one with it.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def arrange() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # it may be ignored, as in the background
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)
+        if os.getppid() != parent:  # it died before the arrangement stood
+            os._exit(1)
+
+    return arrange
 
 
 def _own(environ: Mapping[str, str]) -> dict[str, str]:

@@ -121,6 +121,25 @@ class ModelStore:
         recipe = next((r.id for r in self.recipes.values() if r.files == "gguf"), None)
         return models_in(directory, recipe) if recipe is not None else ()
 
+    def check_deletable(self, spec: ModelSpec) -> None:
+        """Refuse what is not ours to delete.
+
+        Raises:
+            NotDeletable: its files are part of the package, or the operator's.
+        """
+        if spec.source == SHIPPED_SOURCE:
+            raise NotDeletable(
+                f"{spec.name} is part of Lemonade itself.",
+                remedy="It takes about a megabyte, and goes when Lemonade is uninstalled.",
+            )
+        if spec.source == EXTRA_SOURCE:
+            path = spec.checkpoints.get("main", "")
+            raise NotDeletable(
+                f"{spec.name} is yours: it lies at {path}, in the folder of extra models.",
+                remedy="Remove it there.",
+                facts={"path": path},
+            )
+
     async def delete(self, spec: ModelSpec, others: Sequence[ModelSpec]) -> None:
         """Remove the model's files, except those that others use. It need not be complete.
 
@@ -135,18 +154,7 @@ class ModelStore:
                 downloaded.
             CheckpointError: a file cannot be removed.
         """
-        if spec.source == SHIPPED_SOURCE:
-            raise NotDeletable(
-                f"{spec.name} is part of Lemonade itself.",
-                remedy="It takes a few megabytes at most; hide it instead.",
-            )
-        if spec.source == EXTRA_SOURCE:
-            path = spec.checkpoints.get("main", "")
-            raise NotDeletable(
-                f"{spec.name} is yours: it lies at {path}, in the folder of extra models.",
-                remedy="Remove it there.",
-                facts={"path": path},
-            )
+        self.check_deletable(spec)
         mine = self._uses(spec)
         theirs = [use for other in others for use in self._uses(other)]
         removal = Removal(self.hub_cache, self._records, self._has_whole)

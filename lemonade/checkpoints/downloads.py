@@ -207,8 +207,14 @@ class Downloads:
                 remedy="Leave the source out.",
             )
         _refuse_other_registries(page or said)
+        if said not in ("", HUB):
+            raise MalformedRequest(
+                f"There is no model source '{source}'.",
+                remedy=f"Leave it out, or write {HUB}.",
+            )
         repository, _ = split_checkpoint(checkpoint)
-        if repository.count("/") != 1 or repository.startswith("/"):
+        parts = repository.split("/")
+        if len(parts) != 2 or not all(part.strip(".") for part in parts):
             raise MalformedRequest(
                 f"'{checkpoint}' does not name a repository.",
                 remedy="Write owner/repo, as in unsloth/Qwen3-0.6B-GGUF.",

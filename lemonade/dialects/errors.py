@@ -47,6 +47,7 @@ _MODEL_TYPES: Final[Mapping[type[e.LemonadeError], str]] = {
     e.CatalogError: _LOAD_ERROR,
     e.UnknownModel: "model_not_found",
     e.UnknownRecipe: "model_not_supported",
+    e.UnknownBackend: _INVALID,  # an option of the request names it
     e.UnsupportedHere: "model_not_supported",
     e.DoesNotFit: _LOAD_ERROR,
     e.ConfigError: _LOAD_ERROR,
@@ -57,7 +58,7 @@ _MODEL_TYPES: Final[Mapping[type[e.LemonadeError], str]] = {
 }
 """What differs where a model is found and loaded on the way. `type` and `code` are then equal."""
 
-_MODEL_WORDS: Final = frozenset(_MODEL_TYPES.values())
+_MODEL_WORDS: Final = frozenset(_MODEL_TYPES.values()) - {_INVALID}
 
 _CONTEXT_EXCEEDED: Final = re.compile(
     r"exceeds? the available context size"

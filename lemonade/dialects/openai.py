@@ -9,12 +9,12 @@ Of a key that occurs twice the last one counts, here as in the engines.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from lemonade.core.errors import MalformedRequest
-from lemonade.core.inference import Inference, Operation
+from lemonade.core.inference import Inference, JsonObject, Operation
 from lemonade.dialects.thinking import decide_thinking
 
 INFERENCE_ROUTES: Final[tuple[tuple[Operation, str, str], ...]] = (
@@ -57,6 +57,7 @@ class _Head(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 def read_inference(operation: Operation, body: bytes) -> Inference:
@@ -77,13 +78,21 @@ def read_inference(operation: Operation, body: bytes) -> Inference:
             _check_content(head)
         if operation is Operation.CHAT and (head.enable_thinking or head.thinking):
             body = decide_thinking(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(body, error) from error
-    except RecursionError as error:
-        raise MalformedRequest(
-            "The body is nested too deeply.", remedy="Send JSON with fewer levels."
-        ) from error
     return Inference(operation, model, stream, body)
+
+
+def read_object(body: bytes) -> JsonObject:
+    """A body that has to be a JSON object, all of it.
+
+    Raises:
+        MalformedRequest: it is not.
+    """
+    try:
+        return _OBJECT.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _not_json(body, error) from error
 
 
 def _model(operation: Operation, head: _Head) -> str:
@@ -144,10 +153,16 @@ def _kind(value: object) -> str:
 def _not_json(body: bytes, error: Exception) -> MalformedRequest:
     if not body.strip():
         return MalformedRequest("The body is empty.", remedy="Send a JSON object.")
-    if isinstance(error, msgspec.ValidationError):
-        found = _BEGINNINGS.get(body.lstrip()[:1], "a number")
+    if isinstance(error, RecursionError):
         return MalformedRequest(
-            f"The body must be a JSON object, not {found}.", remedy='Send {"model": ...}.'
+            "The body is nested too deeply.", remedy="Send JSON with fewer levels."
+        )
+    beginning = body.lstrip()[:1]
+    if isinstance(error, msgspec.ValidationError) and beginning != b"{":
+        found = _BEGINNINGS.get(beginning, "a number")
+        return MalformedRequest(
+            f"The body must be a JSON object, not {found}.",
+            remedy='Write {"key": value, ...}, as the interface describes it.',
         )
     if isinstance(error, UnicodeDecodeError):
         reason = "it is not UTF-8"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar
 
 from aiohttp import web
 
 from lemonade.core.errors import MalformedRequest
 from lemonade.core.inference import JsonObject
+from lemonade.dialects import read_object as decode_object
 
 T = TypeVar("T", str, bool, int)
 
@@ -22,17 +23,9 @@ async def read_object(request: web.Request, *, empty_ok: bool = False) -> JsonOb
         MalformedRequest: it is empty (unless allowed), no JSON, or no object.
     """
     raw = await request.read()
-    if not raw.strip() and empty_ok:
+    if empty_ok and raw.strip() in (b"", b"null"):
         return {}
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise MalformedRequest(
-            f"The body is not JSON: {error}.", remedy="Send a JSON object."
-        ) from error
-    if not isinstance(body, dict):
-        raise MalformedRequest("The body is JSON, but not an object.")
-    return cast("dict[str, Any]", body)
+    return decode_object(raw)
 
 
 def field(body: JsonObject, name: str, kind: type[T], default: T | None = None) -> T | None:
@@ -68,7 +61,10 @@ def model_name(body: JsonObject, *names: str) -> str:
         value = field(body, name, str)
         if value and value.strip():
             return value.strip()
-    raise MalformedRequest(f"The field '{names[0]}' is missing: no model specified.")
+    raise MalformedRequest(
+        f"The field '{names[0]}' is missing: no model specified.",
+        remedy="Name one; GET /v1/models lists them.",
+    )
 
 
 def texts(body: JsonObject, name: str) -> tuple[str, ...]:

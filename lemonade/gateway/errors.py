@@ -34,6 +34,7 @@ STATUSES: Final[dict[type[e.LemonadeError], int]] = {
     e.Offline: 400,
     e.OutOfDisk: 507,
     e.NotDeletable: 400,
+    e.UnsupportedRegistry: 400,
     e.ChildError: 500,
     e.CapacityError: 503,
     e.EverythingPinned: 409,
@@ -51,11 +52,17 @@ MODEL_STATUSES: Final[dict[type[e.LemonadeError], int]] = {
     e.UnknownModel: 404,
     e.UnsupportedHere: 404,
     e.UnknownRecipe: 404,
+    e.UnknownBackend: 400,
+    e.CatalogError: 500,
+    e.ConfigError: 500,
     e.CheckpointError: 500,
     e.InstallError: 500,
-    e.UpstreamError: 502,
 }
-"""Where loading on demand differs: all that goes wrong on the way is one `model_load_error`."""
+"""Where loading on demand differs: all that goes wrong on the way is one `model_load_error`. What
+stands here holds for everything below it, whatever the other table says."""
+
+REQUESTED_MODEL: Final = web.RequestKey("requested_model", str)
+"""The model's name as the client wrote it, for errors about it."""
 
 RETRY_AFTER: Final = "2"
 """Seconds a client is asked to wait after a 503."""
@@ -68,8 +75,8 @@ def status_of(
 ) -> int:
     """The HTTP status for an error on a route with errors of that shape."""
     tables = [overrides or {}, MODEL_STATUSES if shape == "model" else {}, STATUSES]
-    for kind in type(error).__mro__:
-        for table in tables:
+    for table in tables:
+        for kind in type(error).__mro__:
             if kind in table:
                 return table[kind]
     return 500
@@ -79,10 +86,15 @@ def error_response(
     error: e.LemonadeError,
     shape: ErrorShape,
     overrides: Mapping[type[e.LemonadeError], int] | None = None,
+    *,
+    requested_model: str | None = None,
 ) -> web.Response:
     """An error as the client's dialect writes it."""
     status = status_of(error, shape, overrides)
-    response = json_response(render_error(error, status, shape=shape), status=status)
+    body = render_error(error, status, shape=shape)
+    if requested_model and shape == "model" and body["error"].get("param") == "model":
+        body["error"]["requested_model"] = requested_model
+    response = json_response(body, status=status)
     if status == 503:
         response.headers["Retry-After"] = RETRY_AFTER
     return response

@@ -19,7 +19,7 @@ from lemonade.core.errors import (
 from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Inference, ModelType, Operation, Usage
 from lemonade.dialects import INFERENCE_ROUTES, read_inference, wrap_backend_error
-from lemonade.gateway.errors import json_response
+from lemonade.gateway.errors import REQUESTED_MODEL, json_response
 from lemonade.gateway.middleware import HEADERS
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Handler, Route
@@ -58,6 +58,7 @@ def _handler(operation: Operation) -> Handler:
         parts = parts_of(request)
         started = time.monotonic()
         wanted = await _read(request, operation, parts)
+        request[REQUESTED_MODEL] = wanted.model
         _check_type(parts, wanted)
         for attempt in range(1, ATTEMPTS + 1):
             async with await parts.pool.lease(wanted.model) as lease:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any, Final
 
 from aiohttp import web
@@ -11,7 +10,7 @@ from aiohttp import web
 from lemonade.core.errors import MalformedRequest, NotLoaded
 from lemonade.core.inference import ModelType
 from lemonade.gateway.bodies import field, flag, model_name, read_object
-from lemonade.gateway.errors import json_response
+from lemonade.gateway.errors import REQUESTED_MODEL, json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Access, Route
 from lemonade.residency import LoadRequest, Phase, Resident
@@ -130,7 +129,7 @@ async def load(request: web.Request) -> web.Response:
     """Load with options; `save_options` keeps them for later loads."""
     parts = parts_of(request)
     body = await read_object(request)
-    name = model_name(body, "model_name")
+    name = request[REQUESTED_MODEL] = model_name(body, "model_name")
     options = {key: value for key, value in body.items() if key not in _NOT_OPTIONS}
     pinned = field(body, "pinned", bool)
     save = flag(body, "save_options", default=False)
@@ -160,20 +159,13 @@ def _save_options(parts: Parts, key: str, options: dict[str, Any]) -> None:
 async def unload(request: web.Request) -> web.Response:
     """Unload one model, or all when the body names none."""
     parts = parts_of(request)
-    raw = (await request.read()).strip()
-    body: Any = {}
-    if raw:
-        try:
-            body = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            # An older server took a broken body for "everything". A typo must not evict anybody.
-            raise MalformedRequest(
-                f"The body is not JSON: {error}.",
-                remedy="Send an empty body to unload everything.",
-            ) from error
-    body = {} if body is None else body
-    if not isinstance(body, dict):
-        raise MalformedRequest("The body is JSON, but not an object.")
+    try:
+        body = await read_object(request, empty_ok=True)
+    except MalformedRequest as error:
+        # An older server took a broken body for "everything". A typo must not evict anybody.
+        raise MalformedRequest(
+            error.message, remedy="Send an empty body to unload everything."
+        ) from error
     if body.get("model_name") is None and body.get("model") is None:
         await parts.pool.unload_where(lambda _: True, "everything was unloaded on request")
         return json_response({"status": "success", "message": "All models unloaded."})

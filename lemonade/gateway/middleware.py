@@ -21,7 +21,8 @@ from lemonade.core.errors import (
     MalformedRequest,
     NotAuthorised,
 )
-from lemonade.gateway.errors import error_response, json_response
+from lemonade.core.units import render_size
+from lemonade.gateway.errors import REQUESTED_MODEL, error_response, json_response
 from lemonade.gateway.routing import Access, Handler, Route, RouteTable
 
 log = logging.getLogger(__name__)
@@ -58,14 +59,15 @@ def guard(table: RouteTable, access: AccessKeys) -> Middleware:
             if request.method == "OPTIONS":
                 return web.Response(status=204)
             _check_access(request, route, access)
+            _check_size(request)
             return await handler(request)
         except LemonadeError as error:
             log.info("%s %s: %s", request.method, request.path, error.message)
-            return error_response(error, shape, route.statuses if route else None)
+            statuses = route.statuses if route else None
+            model = request.get(REQUESTED_MODEL)
+            return error_response(error, shape, statuses, requested_model=model)
         except web.HTTPRequestEntityTooLarge:
-            return json_response(
-                {"error": "The request's body is larger than this server accepts."}, status=413
-            )
+            return error_response(_too_large(request), shape, {MalformedRequest: 413})
         except web.HTTPException as error:
             return _http_error(request, error)
         except ConnectionResetError:
@@ -128,6 +130,20 @@ def _check_access(request: web.Request, route: Route | None, access: AccessKeys)
     raise NotAuthorised(
         "Invalid or missing API key.",
         remedy="Send 'Authorization: Bearer KEY' with the key of LEMONADE_API_KEY.",
+    )
+
+
+def _check_size(request: web.Request) -> None:
+    """Refuse by its head alone what would be refused after a gigabyte."""
+    if (request.content_length or 0) > request.client_max_size:
+        raise web.HTTPRequestEntityTooLarge(request.client_max_size, request.content_length or 0)
+
+
+def _too_large(request: web.Request) -> MalformedRequest:
+    limit = render_size(request.client_max_size)
+    return MalformedRequest(
+        f"The request's body is larger than the {limit} this server accepts.",
+        remedy="Send less at once, for example smaller images.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from lemonade.catalog import ModelSpec, unavailable_reason
+from lemonade.catalog import ModelSpec, is_definition
 from lemonade.core.errors import (
     CheckpointError,
     DefinitionDiffers,
@@ -23,17 +23,15 @@ from lemonade.core.events import ModelDeleted
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import ProgressListener
 from lemonade.gateway.bodies import flag, model_name, read_object
-from lemonade.gateway.errors import json_response, status_of
+from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Route
-from lemonade.planning import judge
+from lemonade.planning import check_options, known_options
+from lemonade.residency import Availability
 
 CREATED: Final = 1234567890
 """What Lemonade has always answered as a model's `created`; clients compare it with nothing."""
-
-_DEFINING: Final = ("recipe", "checkpoint", "checkpoints", "components", "models")
-"""Fields whose presence makes a pull a registration."""
 
 
 def model_routes() -> tuple[Route, ...]:
@@ -57,7 +55,7 @@ async def list_models(request: web.Request) -> web.Response:
 
 
 def _listing(parts: Parts, *, everything: bool, hidden: bool) -> list[JsonObject]:
-    reasons = Availability(parts)
+    reasons = _availability(parts)
     rows: list[JsonObject] = []
     for spec in parts.registry.all():
         reason = reasons.of(spec)
@@ -74,45 +72,14 @@ def _listing(parts: Parts, *, everything: bool, hidden: bool) -> list[JsonObject
 async def show_model(request: web.Request) -> web.Response:
     """One model, by any of its names."""
     parts = parts_of(request)
-    spec = parts.registry.resolve(request.match_info["id"])
-    reason = Availability(parts).of(spec)
-    if reason is not None:
-        raise UnsupportedHere(
-            f"{request.match_info['id']} cannot run here: {reason}",
-            facts={"requested": request.match_info["id"]},
-        )
+    name = request[REQUESTED_MODEL] = request.match_info["id"]
+    spec = parts.registry.resolve(name)
+    _availability(parts).check(spec, name)
     return json_response(await asyncio.to_thread(describe, parts, spec))
 
 
-class Availability:
-    """Why models cannot run on this machine. Judges each backend once; short-lived."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._recipes: dict[str, str | None] = {}
-        machine = parts.machine
-        pools = [max(gpu.vram_bytes, gpu.shared_bytes) for gpu in machine.gpus]
-        # What a model may take: the largest device pool, or four fifths of main memory.
-        self._pool_bytes = max([*pools, int(machine.memory_bytes * 0.8)])
-
-    def of(self, spec: ModelSpec) -> str | None:
-        """A sentence, or `None` if it can."""
-        if self._parts.configuration.settings.disable_model_filtering:
-            return None
-        return unavailable_reason(spec, self._parts.catalog, self._why_not, self._pool_bytes)
-
-    def _why_not(self, recipe: str) -> str | None:
-        if recipe not in self._recipes:
-            verdicts = [
-                judge(backend, self._parts.machine)
-                for backend in self._parts.catalog.backends_of(recipe)
-            ]
-            self._recipes[recipe] = (
-                None
-                if any(verdict.supported for verdict in verdicts)
-                else " ".join(verdict.reason for verdict in verdicts) or "It has no backend."
-            )
-        return self._recipes[recipe]
+def _availability(parts: Parts) -> Availability:
+    return Availability(parts.catalog, parts.configuration, parts.machine)
 
 
 def describe(parts: Parts, spec: ModelSpec) -> dict[str, Any]:
@@ -139,8 +106,9 @@ def describe(parts: Parts, spec: ModelSpec) -> dict[str, Any]:
         "components": list(spec.components),
         "recipe_options": options,
     }
-    if spec.size_gb > 0:
-        row["size"] = spec.size_gb
+    size = spec.size_gb or (parts.store.size_on_disk(spec, recipe) / 1e9 if downloaded else 0)
+    if size > 0:
+        row["size"] = size
     if spec.image_defaults:
         row["image_defaults"] = dict(spec.image_defaults)
     longest = parts.store.context_length(spec, recipe) if recipe is not None else None
@@ -171,14 +139,16 @@ async def pull(request: web.Request) -> web.StreamResponse:
     body = await read_object(request)
     name = model_name(body, "model", "model_name")
     streaming = flag(body, "stream", default=False)
+    subscribed = flag(body, "subscribe", default=True)
     known_only = flag(body, "do_not_upgrade", default=False)
     try:
         spec, new = await asyncio.to_thread(_defined, parts, body, name)
-        reason = Availability(parts).of(spec)
-        if reason is not None:
+        try:
+            _availability(parts).check(spec, name)
+        except UnsupportedHere:
             if new:
-                await asyncio.to_thread(parts.registry.remove, spec.canonical_name)
-            raise UnsupportedHere(f"{name} cannot run here: {reason}")
+                await _forget(parts, spec)
+            raise
     except LemonadeError as error:
         return json_response(_pull_error(error), status=_pull_status(error))
 
@@ -186,7 +156,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
         await _download(parts, spec, listen, new=new, known_only=known_only)
         return {"status": "success", "model_name": name}
 
-    if streaming and not flag(body, "subscribe", default=True):
+    if streaming and not subscribed:
         recipe = parts.catalog.recipe(spec.recipe)
         return json_response(parts.downloads.detach(spec, recipe, do_not_upgrade=known_only))
     if streaming:
@@ -198,12 +168,22 @@ async def pull(request: web.Request) -> web.StreamResponse:
 
 
 def _defined(parts: Parts, body: JsonObject, name: str) -> tuple[ModelSpec, bool]:
-    if any(body.get(key) is not None for key in _DEFINING):
+    if is_definition(body):
+        _check_recipe_options(parts, body)
         definition = {k: v for k, v in body.items() if k not in ("model", "stream", "subscribe")}
         definition["model_name"] = name
         source = parts.configuration.settings.default_model_source
         return parts.registry.register(definition, default_source=source)
     return parts.registry.resolve(name), False
+
+
+def _check_recipe_options(parts: Parts, body: JsonObject) -> None:
+    """Refuse options now that would make every load fail later."""
+    name, options = body.get("recipe"), body.get("recipe_options")
+    recipe = parts.catalog.recipes.get(name) if isinstance(name, str) else None
+    if recipe is not None and isinstance(options, dict):
+        known = known_options(parts.catalog.recipes.values())
+        check_options(recipe, options, ignorable=known)
 
 
 async def _download(
@@ -215,11 +195,17 @@ async def _download(
     except CheckpointError:
         # A definition that led to nothing is not kept; one whose download was interrupted is.
         if new:
-            await asyncio.to_thread(parts.registry.remove, spec.canonical_name)
+            await _forget(parts, spec)
         raise
     size = await asyncio.to_thread(parts.store.size_on_disk, spec, recipe)
     if size:
-        await asyncio.to_thread(parts.registry.set_size, spec.canonical_name, size / 1e9)
+        with suppress(UnknownModel):  # deleted meanwhile
+            await asyncio.to_thread(parts.registry.set_size, spec.canonical_name, size / 1e9)
+
+
+async def _forget(parts: Parts, spec: ModelSpec) -> None:
+    with suppress(UnknownModel):  # somebody else was quicker
+        await asyncio.to_thread(parts.registry.remove, spec.canonical_name)
 
 
 def _pull_error(error: LemonadeError) -> JsonObject:
@@ -255,6 +241,7 @@ async def delete(request: web.Request) -> web.Response:
     body = await read_object(request)
     name = model_name(body, "model", "model_name")
     spec = parts.registry.resolve(name)
+    parts.store.check_deletable(spec)
     with suppress(NotLoaded):
         await parts.pool.unload(spec.canonical_name)
     others = tuple(other for other in parts.registry.all() if other != spec)

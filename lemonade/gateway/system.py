@@ -15,12 +15,11 @@ from lemonade.core.errors import LemonadeError
 from lemonade.core.inference import ModelType
 from lemonade.core.units import render_size
 from lemonade.gateway.errors import json_response
-from lemonade.gateway.models import Availability
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Route
 from lemonade.hardware import Machine, usage
 from lemonade.planning import choose_backend, judge
-from lemonade.residency import Phase, Resident
+from lemonade.residency import Availability, Phase, Resident
 from lemonade.telemetry import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from lemonade.telemetry import HostLoad, LoadedModel, join_pages, relabel
 from lemonade.upstream import UpstreamRequest
@@ -129,6 +128,8 @@ def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
         }
         if status.version:
             rows[variant]["version"] = status.version
+        if backend.pin.release_url:
+            rows[variant]["release_url"] = backend.pin.release_url
         support.append(_support(backend))
     section = parts.configuration.settings.section(recipe.section)
     described: dict[str, Any] = {
@@ -193,7 +194,7 @@ def _families(row: RunsOnSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _unavailable(parts: Parts) -> list[str]:
     """Recipes none of whose models can run here."""
-    reasons = Availability(parts)
+    reasons = Availability(parts.catalog, parts.configuration, parts.machine)
     usable: dict[str, bool] = {}
     for spec in parts.registry.all():
         usable[spec.recipe] = usable.get(spec.recipe, False) or reasons.of(spec) is None

@@ -1,5 +1,6 @@
 """Which models are loaded, and who may use them."""
 
+from lemonade.residency.availability import Availability
 from lemonade.residency.loading import Loader, LoaderParts, LoadPlan
 from lemonade.residency.local import LocalPlacement
 from lemonade.residency.placement import Instance, Placement
@@ -8,6 +9,7 @@ from lemonade.residency.resident import Lease, Phase, Resident
 from lemonade.residency.wishes import LoadRequest
 
 __all__ = [
+    "Availability",
     "Instance",
     "Lease",
     "LoadPlan",

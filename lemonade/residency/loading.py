@@ -33,6 +33,7 @@ from lemonade.planning import (
     plan_launch,
     resolve_options,
 )
+from lemonade.residency.availability import Availability
 from lemonade.residency.placement import Instance, Placement, PortLease
 from lemonade.residency.wishes import LoadRequest
 
@@ -91,11 +92,12 @@ class Loader:
         """Decide recipe, backend and options.
 
         Raises:
-            UnknownRecipe: this version has no such recipe.
             BadOption, BadArgument, ReservedArgument: an option is refused; nothing was touched.
-            UnsupportedHere: no backend of the recipe runs on this machine.
+            UnsupportedHere: it is not for this machine, or this version has no such recipe.
         """
         parts = self._parts
+        availability = Availability(parts.catalog, parts.configuration, parts.machine)
+        availability.check(spec, served_name)
         recipe = parts.catalog.recipe(spec.recipe)
         wanted = check_options(
             recipe,

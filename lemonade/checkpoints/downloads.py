@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from lemonade.catalog import ModelSpec, RecipeSpec
+from lemonade.catalog import SHIPPED_SOURCE, ModelSpec, RecipeSpec
 from lemonade.checkpoints.cache import ModelStore
 from lemonade.checkpoints.failures import in_our_words, no_room
 from lemonade.checkpoints.hub import Hub
@@ -260,9 +260,10 @@ class Downloads:
             job.tell(Progress(file=spec.name, complete=True))
             return
         if local:
+            shipped = spec.source == SHIPPED_SOURCE
             raise Incomplete(
                 await self._lacks(spec, recipe),
-                remedy="Put the files there, or install Lemonade again if they came with it.",
+                remedy="Install Lemonade again." if shipped else "Put the whole file there.",
             )
         _refuse_other_registries(spec.source)
         repositories = {

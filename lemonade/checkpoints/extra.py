@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from lemonade.catalog import EXTRA_SOURCE, ModelSpec
 from lemonade.planning.gguf import (
@@ -23,6 +24,9 @@ from lemonade.planning.gguf import (
     unsharded_stem,
 )
 
+_LONGEST_NAME: Final = 100
+"""Leaves room for what makes names different."""
+
 
 def models_in(directory: Path, recipe: str) -> tuple[ModelSpec, ...]:
     """The models of a folder and what is below it, run by `recipe`. Blocks."""
@@ -30,7 +34,7 @@ def models_in(directory: Path, recipe: str) -> tuple[ModelSpec, ...]:
     for parent, files in _folders(directory):
         is_top = parent == directory
         for name, checkpoints, size in _top(files) if is_top else _folder(parent, files):
-            unique = _unused(name, found, "" if is_top else parent.name)
+            unique = _unused(_sayable(name), found, "" if is_top else _sayable(parent.name))
             absolute = {role: str(parent / path) for role, path in checkpoints.items()}
             found[unique] = ModelSpec(
                 name=unique,
@@ -117,6 +121,12 @@ def _sized(parent: Path, names: Iterable[str]) -> Iterator[RepoFile]:
             continue
         if (parent / name).is_file():
             yield RepoFile(name, stat.st_size)
+
+
+def _sayable(name: str) -> str:
+    """A file's name as one that clients can ask for."""
+    shown = "".join(c if c.isprintable() and c != "\\" else "_" for c in name).strip()
+    return shown[:_LONGEST_NAME] or "_"
 
 
 def _unused(name: str, taken: Iterable[str], folder: str) -> str:

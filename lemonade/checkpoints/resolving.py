@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.catalog import EXTRA_SOURCE, LOCAL_SOURCE, SHIPPED_SOURCE, UPLOADED_SOURCE
+from lemonade.checkpoints.gguf_header import is_gguf_file
 from lemonade.checkpoints.layout import RepoCache, files_in
 from lemonade.checkpoints.records import Record, Records
 from lemonade.core.errors import Incomplete, LemonadeError, NotInRepository
@@ -86,6 +87,8 @@ class Resolver:
     def _local(self, path: Path, variant: str, kind: FileKind) -> tuple[Path, ...]:
         if path.is_file():
             if not is_gguf(path.name):
+                if kind == "gguf" and not _begins_like_gguf(path):
+                    raise Incomplete(f"{path} is no GGUF file that can be read.")
                 return (path,)
             siblings = family_of(path.name, [each.name for each in path.parent.iterdir()])
             return self._family(path.parent, siblings)
@@ -173,6 +176,13 @@ class Resolver:
             if not whole:
                 raise Incomplete(f"{path} is damaged: it does not start like a GGUF file.")
         return tuple(paths)
+
+
+def _begins_like_gguf(path: Path) -> bool:
+    try:
+        return is_gguf_file(path)
+    except OSError:
+        return False
 
 
 def _select(

@@ -68,6 +68,9 @@ def guard(table: RouteTable, access: AccessKeys) -> Middleware:
             return error_response(error, shape, statuses, requested_model=model)
         except web.HTTPRequestEntityTooLarge:
             return error_response(_too_large(request), shape, {MalformedRequest: 413})
+        except web.RequestPayloadError as error:
+            log.info("%s %s: %s", request.method, request.path, error)
+            return error_response(_unreadable(request), shape)
         except web.HTTPException as error:
             return _http_error(request, error)
         except ConnectionResetError:
@@ -144,6 +147,15 @@ def _too_large(request: web.Request) -> MalformedRequest:
     return MalformedRequest(
         f"The request's body is larger than the {limit} this server accepts.",
         remedy="Send less at once, for example smaller images.",
+    )
+
+
+def _unreadable(request: web.Request) -> MalformedRequest:
+    coding = request.headers.get("Content-Encoding", "")
+    return MalformedRequest(
+        "The request's body cannot be read"
+        + (f" as '{coding[:40]}', which Content-Encoding says it is." if coding else "."),
+        remedy="Send all of it, as its headers say.",
     )
 
 

@@ -50,6 +50,8 @@ async def list_models(request: web.Request) -> web.Response:
     parts = parts_of(request)
     everything = request.query.get("show_all") == "true"
     hidden = request.query.get("show_unavailable") == "true"
+    # Whoever looks has perhaps just put a file into the folder of extra models.
+    await asyncio.to_thread(parts.rescan)
     data = await asyncio.to_thread(_listing, parts, everything=everything, hidden=hidden)
     return json_response({"object": "list", "data": data})
 

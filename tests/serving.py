@@ -145,6 +145,7 @@ def serving(
         (home / "config").mkdir(exist_ok=True)
         (home / "config" / "config.json").write_text(json.dumps(config))
     log_file = home / "server.log"
+    said_before = log_file.stat().st_size if log_file.exists() else 0
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "lemonade", "serve", "--port", "0", *args],
@@ -155,7 +156,8 @@ def serving(
             cwd=home,
         )
     try:
-        yield Serving(_wait_for_url(process, log_file), process, home, log_file)
+        url = _wait_for_url(process, log_file, said_before)
+        yield Serving(url, process, home, log_file)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -254,9 +256,9 @@ def eventually(condition: Any, what: str, within: float = PATIENCE) -> Any:
     raise AssertionError(f"not within {within} s: {what}")
 
 
-def _wait_for_url(process: subprocess.Popen[bytes], log_file: Path) -> str:
+def _wait_for_url(process: subprocess.Popen[bytes], log_file: Path, said_before: int) -> str:
     def look() -> str | None:
-        text = log_file.read_text(errors="replace")
+        text = log_file.read_bytes()[said_before:].decode(errors="replace")
         if match := _SERVES.search(text):
             return match[1]
         if process.poll() is not None:

@@ -38,6 +38,7 @@ class UsageMeter:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._last: tuple[int, int] | None = None
+        self._percent: float | None = None
 
     def look(self) -> SystemUsage:
         """How busy it is now. Reads some small files."""
@@ -64,9 +65,9 @@ class UsageMeter:
             return None
         now = (sum(times), times[3] + times[4])
         last, self._last = self._last, now
-        if last is None or now[0] <= last[0]:
-            return None
-        return round(100 * (1 - (now[1] - last[1]) / (now[0] - last[0])), 1)
+        if last is not None and now[0] > last[0]:  # else nothing was counted since the last look
+            self._percent = round(100 * (1 - (now[1] - last[1]) / (now[0] - last[0])), 1)
+        return self._percent
 
 
 def usage(root: Path = Path("/")) -> SystemUsage:

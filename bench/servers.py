@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -11,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -61,11 +62,14 @@ class Server:
     path: str = "/v1/chat/completions"
     model: str = "fake"
     pid: int | None = None
+    children_count: bool = True
 
     def pids(self) -> list[int]:
-        """The process and its descendants."""
+        """The process, and its descendants unless they are engines."""
         if self.pid is None:
             return []
+        if not self.children_count:
+            return [self.pid]
         found, waiting = [], [self.pid]
         while waiting:
             pid = waiting.pop()
@@ -114,10 +118,14 @@ def wait_for(port: int, process: subprocess.Popen[bytes], within: float = 30.0) 
 
 
 @contextmanager
-def started(name: str, port: int, argv: list[str | Path]) -> Iterator[Server]:
+def started(
+    name: str, port: int, argv: list[str | Path], environment: dict[str, str] | None = None
+) -> Iterator[Server]:
     """A server as a child of ours, ended at the end."""
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(argv, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            argv, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             wait_for(port, process)
             yield Server(name, "127.0.0.1", port, pid=process.pid)
@@ -156,8 +164,73 @@ def ours(engine_port: int) -> Iterator[Server]:
     port = free_port()
     argv: list[str | Path] = [sys.executable, "-m", "bench.relay_app"]
     argv += ["--port", str(port), "--engine", str(engine_port)]
-    with started("ours", port, argv) as server:
+    with started("relay", port, argv) as server:
         yield server
+
+
+RECIPE = """\
+schema = 1
+id = "bench"
+title = "Fake engine"
+section = "bench"
+modality = "Text generation"
+modes = ["chat"]
+files = "gguf"
+[upstream]
+ready = "/health"
+[upstream.operations]
+chat = "/v1/chat/completions"
+[argv]
+always = ["--port", "{port}"]
+"""
+
+BACKEND = """\
+schema = 1
+id = "bench:c"
+title = "Fake engine in C"
+preference = 1
+devices = ["cpu"]
+[pin]
+source = "system"
+executable = "PROGRAM"
+[[runs_on]]
+os = ["linux"]
+[bundle]
+argv = ["{executable}"]
+"""
+
+
+@contextmanager
+def whole_server() -> Iterator[Server]:
+    """The server as users run it, with the fake engine as its child: one recipe, one backend."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="bench-lemonade-") as work:
+        folder = Path(work)
+        for name, text in (
+            ("recipes/bench.toml", RECIPE),
+            ("backends/bench-c.toml", BACKEND.replace("PROGRAM", str(program("fakeengine")))),
+        ):
+            (folder / name).parent.mkdir()
+            (folder / name).write_text(text)
+        (folder / "fake.gguf").write_bytes(b"GGUF" + bytes(64))
+        model = {
+            "checkpoint": str(folder / "fake.gguf"),
+            "source": "local_path",
+            "recipe": "bench",
+            "labels": ["chat"],
+            "size": 0.001,
+        }
+        (folder / "server_models.json").write_text(json.dumps({"fake": model}))
+        environment = {
+            **os.environ,
+            "LEMONADE_CATALOG": work,
+            "LEMONADE_CACHE_DIR": f"{work}/cache",
+            "LEMONADE_CONFIG_DIR": f"{work}/config",
+        }
+        argv: list[str | Path] = [sys.executable, "-m", "lemonade", "serve", "--model", "fake"]
+        argv += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+        with started("lemonade", port, argv, environment) as server:
+            yield replace(server, children_count=False)
 
 
 def running(base_url: str, model: str, pid: int | None) -> Server:
@@ -175,11 +248,12 @@ def running(base_url: str, model: str, pid: int | None) -> Server:
 
 @contextmanager
 def all_servers(others: list[Server]) -> Iterator[list[Server]]:
-    """The engine, nginx if it is installed, ours, and what else was named."""
+    """The engine, nginx if there is one, our relay alone, the whole server, and others named."""
     with ExitStack() as stack:
         direct = stack.enter_context(engine())
         servers = [direct]
         if shutil.which("nginx"):
             servers.append(stack.enter_context(nginx(direct.port)))
         servers.append(stack.enter_context(ours(direct.port)))
+        servers.append(stack.enter_context(whole_server()))
         yield servers + others

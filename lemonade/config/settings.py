@@ -136,8 +136,7 @@ class Settings(_Keys):
     )
     global_timeout: int = _key(
         600,
-        "Seconds an engine may take to become ready, or to go on answering.",
-        effect=NOT_YET,
+        "Seconds an engine may be silent before the request that waits for it fails.",
         gt=0,
     )
     max_loaded_models: Annotated[int, AfterValidator(_no_zero)] = _key(

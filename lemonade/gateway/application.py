@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from lemonade.gateway.backends import backend_routes
+from lemonade.gateway.downloads import download_routes
 from lemonade.gateway.inference import inference_routes
 from lemonade.gateway.lifecycle import lifecycle_routes
 from lemonade.gateway.middleware import add_headers, guard
@@ -26,6 +27,7 @@ def all_routes() -> tuple[Route, ...]:
         *lifecycle_routes(),
         *inference_routes(),
         *model_routes(),
+        *download_routes(),
         *backend_routes(),
         *system_routes(),
         *settings_routes(),

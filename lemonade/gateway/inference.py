@@ -125,7 +125,11 @@ async def _forward(
     tail = request.match_info.get("tail", "")
     query = f"?{request.query_string}" if wanted.operation is Operation.SLOTS else ""
     upstream_request = UpstreamRequest(
-        method=request.method, path=path + tail + query, headers=tuple(headers), body=wanted.body
+        method=request.method,
+        path=path + tail + query,
+        headers=tuple(headers),
+        body=wanted.body,
+        patience=float(parts_of(request).configuration.settings.global_timeout),
     )
     tap = UsageTap(stream=wanted.stream, started=started, on_first=lease.streaming)
     status, complete = 499, False

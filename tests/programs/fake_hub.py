@@ -38,7 +38,8 @@ matches and is not used up counts.
 
 While it runs:
 
-    GET  /-/requests   the requests so far: [{"method", "path", "range", "token", "status"}]
+    GET  /-/requests   the requests so far: [{"method", "path", "range", "token", "status"}],
+                       with "left" where the client hung up on a "hold" or "stall"
     POST /-/faults     replaces all faults with the JSON array in the body
 """
 
@@ -358,6 +359,7 @@ class Handler(BaseHTTPRequestHandler):
             data = data[fault["after"] :]
             while self.state.replaced == before:
                 if self.gone_within(20):
+                    self.note["left"] = True
                     self.close_connection = True
                     return
         if kind in ("cut", "stall"):
@@ -366,6 +368,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             if kind == "stall":
                 self.gone_within(None)
+                self.note["left"] = True
             return
         speed = fault.get("bytes_per_second") if kind == "slow" else None
         for start in range(0, len(data), PIECE):

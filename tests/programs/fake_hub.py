@@ -136,7 +136,9 @@ class State:
                 if fnmatch.fnmatch(path, fault["path"]):
                     if "times" in fault:
                         fault["times"] -= 1
-                    return fault
+                    # Whoever holds must know which set of faults it holds for, or it may miss
+                    # a replacement that comes between this answer and its first look.
+                    return {**fault, "since": self.replaced}
         return {}
 
     def repository(self, name: str) -> Repository | None:
@@ -353,11 +355,10 @@ class Handler(BaseHTTPRequestHandler):
     def send_bytes(self, data: bytes, fault: dict[str, Any]) -> None:
         kind = fault.get("kind")
         if kind == "hold":
-            before = self.state.replaced
             self.wfile.write(data[: fault["after"]])
             self.wfile.flush()
             data = data[fault["after"] :]
-            while self.state.replaced == before:
+            while self.state.replaced == fault["since"]:
                 if self.gone_within(20):
                     self.note["left"] = True
                     self.close_connection = True

@@ -36,6 +36,7 @@ from lemonade.core.bus import Bus
 from lemonade.core.errors import BadSetting, LemonadeError
 from lemonade.core.events import RequestFinished
 from lemonade.gateway import Parts, build_application
+from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
 from lemonade.gateway.middleware import REQUEST_ID
 from lemonade.hardware import detect
 from lemonade.installer import Bundles, Installer
@@ -112,6 +113,7 @@ async def _serve(
     directories: Directories, environ: Mapping[str, str], options: ServeOptions
 ) -> int:
     began = time.monotonic()
+    _set_up_logging(options.log_level or "info")
     catalog = Catalog.load(sources(environ, directories.config))
     configuration = Configuration(
         directories,
@@ -352,6 +354,7 @@ def _set_up_logging(level: str) -> None:
         logging.Formatter("%(asctime)s %(levelname)-7s %(request_id)s %(name)s: %(message)s")
     )
     handler.addFilter(_add_request_id)
+    logging.getLogger(SERVER_LOGGER).addFilter(in_one_line)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

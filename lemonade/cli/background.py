@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.client import LemonadeClient
-from lemonade.core.errors import ServerUnreachable
+from lemonade.core.errors import BadSetting, ServerUnreachable
 
 LIVE_WITHIN: Final = 60.0
 """Seconds a server may take until it answers."""
@@ -82,12 +82,12 @@ def start_server(
         log: file for its output; what was there is kept as `<log>.1`.
         tethered: the kernel ends it (SIGTERM) when we die, however that happens.
         extra: further words for `serve`.
+
+    Raises:
+        BadSetting: the log cannot be written.
     """
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if log.exists():
-        log.replace(log.with_name(log.name + ".1"))
     command = [sys.executable, "-m", "lemonade", "serve", "--port", str(port), *extra]
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    handle = _open_log(log)
     try:
         process = subprocess.Popen(
             command,
@@ -101,6 +101,19 @@ def start_server(
     finally:
         os.close(handle)
     return ServerProcess(process, log)
+
+
+def _open_log(log: Path) -> int:
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_name(log.name + ".1"))
+        return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise BadSetting(
+            f"The server's log {log} cannot be written: {error.strerror or error}.",
+            remedy="Its directory is said by XDG_RUNTIME_DIR, or else by LEMONADE_CACHE_DIR.",
+        ) from error
 
 
 def wait_until_live(
@@ -141,11 +154,10 @@ def wait_until_gone(client: LemonadeClient, within: float = _STOP_WITHIN) -> boo
 
 def _no_server(server: ServerProcess, what: str) -> ServerUnreachable:
     lines = server.last_lines()
-    quoted = "".join(f"\n  {line}" for line in lines)
-    said = f" It said last:{quoted}" if lines else " It printed nothing."
+    quoted = "".join(f"\n  {line.rstrip()}" for line in lines)
+    said = f" It said last:{quoted}\n" if lines else " It printed nothing. "
     return ServerUnreachable(
-        f"The server that was started {what}.{said}",
-        remedy=f"\nAll of its output is in {server.log}.",
+        f"The server that was started {what}.{said}All of its output is in {server.log}."
     )
 
 

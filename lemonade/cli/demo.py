@@ -173,8 +173,9 @@ def _server(port: int, log: Path) -> Iterator[ServerProcess]:
     server = start_server(port, log, tethered=True, extra=["--host", "127.0.0.1"])
     try:
         yield server
-    except LemonadeError:
-        note(f"The server's log is {log}.")
+    except LemonadeError as error:
+        if str(log) not in str(error):
+            note(f"The server's log is {log}.")
         raise
     finally:
         # A second Ctrl-C of an impatient person must not leave half of it running.

@@ -22,9 +22,10 @@ def refusal(status: int, body: JsonObject | None) -> LemonadeError:
     if code:
         facts["code"] = code
     if status == 401:
+        admin = "admin" in message
         return NotAuthorised(
-            f"The server wants an API key: {message}",
-            remedy="Give it with --api-key or LEMONADE_API_KEY.",
+            f"The server wants {'its admin' if admin else 'an'} API key, and got none or another.",
+            remedy=f"Give it with --api-key or LEMONADE_{'ADMIN_' * admin}API_KEY.",
             facts=facts,
         )
     if not isinstance(remedy, str) or remedy in message:

@@ -31,7 +31,7 @@ def test_what_fails_says_so_and_exits_1(cli: Cli) -> None:
     for name, words in (
         ("Broken", "The hub does not know it."),
         ("Cut", "The connection ended before the server said that it was done."),
-        ("Unknown", "There is no such model. `lemonade list` shows the names"),
+        ("Unknown", "There is no such model. `lemonade pull OWNER/REPO`"),
     ):
         done = cli("pull", name)
         assert done.returncode == 1

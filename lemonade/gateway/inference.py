@@ -83,8 +83,9 @@ async def _read(request: web.Request, operation: Operation, parts: Parts) -> Inf
         return read_inference(operation, body)
     recent = parts.pool.most_recent
     name = request.query.get("model", "")
-    if not name and body and operation is Operation.TOKENIZE:
-        name = read_inference(operation, body).model
+    if operation is Operation.TOKENIZE:
+        named = read_inference(operation, body).model
+        name = name or named
     if not name:
         if recent is None:
             raise MalformedRequest("No model is loaded.", remedy="Load one, or name it.")

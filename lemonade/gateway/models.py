@@ -12,6 +12,7 @@ from lemonade.catalog import ModelSpec, is_definition
 from lemonade.core.errors import (
     CheckpointError,
     DefinitionDiffers,
+    Incomplete,
     LemonadeError,
     MalformedRequest,
     NotLoaded,
@@ -32,6 +33,9 @@ from lemonade.residency import Availability
 
 CREATED: Final = 1234567890
 """What Lemonade has always answered as a model's `created`; clients compare it with nothing."""
+
+
+_REGISTRIES: Final = ("huggingface", "modelscope")
 
 
 def model_routes() -> tuple[Route, ...]:
@@ -90,7 +94,7 @@ def describe(parts: Parts, spec: ModelSpec) -> dict[str, Any]:
     downloaded = recipe is not None and parts.store.files(spec, recipe) is not None
     saved = parts.saved_options.get(spec.canonical_name)
     options = {**spec.recipe_options, **saved}
-    remote = spec.source if spec.source in ("huggingface", "modelscope") else ""
+    remote = spec.source if spec.source in _REGISTRIES else ""
     row: dict[str, Any] = {
         "id": parts.registry.public_name(spec),
         "object": "model",
@@ -194,9 +198,10 @@ async def _download(
     recipe = parts.catalog.recipe(spec.recipe)
     try:
         await parts.downloads.download(spec, recipe, listen, do_not_upgrade=known_only)
-    except CheckpointError:
+    except CheckpointError as error:
         # A definition that led to nothing is not kept; one whose download was interrupted is.
-        if new:
+        interrupted = isinstance(error, Incomplete) and spec.source in _REGISTRIES
+        if new and not interrupted:
             await _forget(parts, spec)
         raise
     size = await asyncio.to_thread(parts.store.size_on_disk, spec, recipe)
@@ -206,7 +211,7 @@ async def _download(
 
 
 async def _forget(parts: Parts, spec: ModelSpec) -> None:
-    with suppress(UnknownModel):  # somebody else was quicker
+    with suppress(UnknownModel):  # somebody else was quicker, e.g. the pull that this ended
         await asyncio.to_thread(parts.registry.remove, spec.canonical_name)
 
 
@@ -249,7 +254,7 @@ async def delete(request: web.Request) -> web.Response:
     others = tuple(other for other in parts.registry.all() if other != spec)
     await parts.downloads.delete(spec, others)
     if spec.origin == "user":
-        await asyncio.to_thread(parts.registry.remove, spec.canonical_name)
+        await _forget(parts, spec)
     await asyncio.to_thread(parts.saved_options.erase, spec.canonical_name)
     parts.bus.publish(ModelDeleted(name))
     return json_response({"status": "success", "message": f"Deleted model: {name}"})

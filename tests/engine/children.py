@@ -84,6 +84,7 @@ def _address(process: subprocess.Popen[str]) -> str:
     seen = []
     for line in process.stderr:
         seen.append(line)
-        if match := _SERVES.match(line.rstrip()):
+        # llama.cpp logs from a thread of its own, so something may stand before it on the line.
+        if match := _SERVES.search(line.rstrip()):
             return match[1]
     raise AssertionError("the child ended:\n" + "".join(seen))

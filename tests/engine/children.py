@@ -14,7 +14,7 @@ import requests
 from lemonade.catalog import shipped
 
 PATIENCE = 30.0
-_SERVES = re.compile(r"^serving on (http://\S+)$")
+_SERVES = re.compile(r"serving on (http://\S+)$")
 
 
 @dataclass

@@ -29,7 +29,7 @@ from lemonade.catalog.registration import (
 from lemonade.core.errors import LemonadeError, UnknownModel
 from lemonade.core.inference import JsonObject
 from lemonade.core.near import did_you_mean, near_names
-from lemonade.storage import read_json, write_json
+from lemonade.storage import changing, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class ModelRegistry:
             DefinitionDiffers: the name means something else already.
         """
         name = own_name(definition.get("model_name") or definition.get("model"))
-        with self._writing:
+        with self._writing, changing(self._file):
             document = self._read()
             known = document.get(name)
             known = known if isinstance(known, Mapping) else None
@@ -140,7 +140,7 @@ class ModelRegistry:
         spec = self.resolve(name)
         if spec.origin != "user":
             return False
-        with self._writing:
+        with self._writing, changing(self._file):
             document = self._read()
             self._write({key: value for key, value in document.items() if key != spec.name})
         return True
@@ -160,7 +160,7 @@ class ModelRegistry:
             table = {**self._tables[spec.origin], spec.name: _resized(spec, gb)}
             self._tables[spec.origin] = MappingProxyType(table)
             return
-        with self._writing:
+        with self._writing, changing(self._file):
             document = self._read()
             if isinstance(entry := document.get(spec.name), Mapping):
                 self._write({**document, spec.name: {**entry, "size": gb}})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lemonade.core.inference import JsonObject
-from lemonade.storage import read_json, write_json
+from lemonade.storage import changing, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,12 @@ class SavedOptions:
         self._file = file
         self._writing = threading.Lock()
         self._all: Mapping[str, Mapping[str, Any]] = {}
-        document = self._read()
-        bare = [name for name in builtin_names if name in document]
-        if bare:  # older versions kept built-in models under their bare names
-            renamed = {f"builtin.{k}" if k in bare else k: v for k, v in document.items()}
-            self._write(renamed)
+        with changing(file):
+            document = self._read()
+            bare = [name for name in builtin_names if name in document]
+            if bare:  # older versions kept built-in models under their bare names
+                renamed = {f"builtin.{k}" if k in bare else k: v for k, v in document.items()}
+                self._write(renamed)
 
     def get(self, canonical: str) -> JsonObject:
         """What is saved for the model; empty if nothing is."""
@@ -46,7 +47,7 @@ class SavedOptions:
 
     def put(self, canonical: str, options: JsonObject) -> JsonObject:
         """Replace what is saved; a key that is `null` keeps its saved value. Blocks."""
-        with self._writing:
+        with self._writing, changing(self._file):
             before = self._read().get(canonical, {})
             kept = {key: before[key] for key, v in options.items() if v is None and key in before}
             said = {key: value for key, value in options.items() if value is not None}
@@ -54,14 +55,14 @@ class SavedOptions:
 
     def merge(self, canonical: str, options: JsonObject) -> JsonObject:
         """Change single keys; an unset value erases its key. Blocks."""
-        with self._writing:
+        with self._writing, changing(self._file):
             merged = {**self._read().get(canonical, {}), **options}
             said = {key: value for key, value in merged.items() if not is_unset(key, value)}
             return self._store(canonical, said)
 
     def erase(self, canonical: str) -> None:
         """Forget what is saved for the model. Blocks."""
-        with self._writing:
+        with self._writing, changing(self._file):
             self._store(canonical, {})
 
     def _store(self, canonical: str, options: dict[str, Any]) -> JsonObject:

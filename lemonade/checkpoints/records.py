@@ -17,7 +17,7 @@ from typing import Final
 
 from lemonade.core.inference import JsonObject
 from lemonade.planning.checkpoint import CheckpointPlan
-from lemonade.storage import read_json, write_json
+from lemonade.storage import changing, read_json, write_json
 
 FILE_NAME: Final = "checkpoints.json"
 
@@ -31,7 +31,7 @@ class Record:
 
 
 class Records:
-    """The document. One writer: the store that owns it. Reading is in memory after the first."""
+    """The document. Reading is in memory after the first; who writes reads again before."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
@@ -49,8 +49,8 @@ class Records:
         Raises:
             OutOfDisk, BadConfigFile: the document cannot be written.
         """
-        with self._lock:
-            table = {folder: dict(known) for folder, known in self._read().items()}
+        with self._lock, changing(self._path):
+            table = {folder: dict(known) for folder, known in self._read_again().items()}
             for folder, plan in entries:
                 sizes = {file.path: file.size_bytes for file in plan.files}
                 record = Record(plan.revision, {path: sizes[path] for path in plan.essential})
@@ -63,8 +63,8 @@ class Records:
         Raises:
             OutOfDisk, BadConfigFile: the document cannot be written.
         """
-        with self._lock:
-            table = {name: dict(known) for name, known in self._read().items()}
+        with self._lock, changing(self._path):
+            table = {name: dict(known) for name, known in self._read_again().items()}
             known = table.get(folder)
             if known is None:
                 return
@@ -75,6 +75,11 @@ class Records:
                 if not known:
                     del table[folder]
             self._write(table)
+
+    def _read_again(self) -> dict[str, dict[str, Record]]:
+        """What is in the file now: other servers that share the directory write it too."""
+        self._table = None
+        return self._read()
 
     def _read(self) -> dict[str, dict[str, Record]]:
         if self._table is None:

@@ -35,7 +35,7 @@ from lemonade.config.settings import (
 from lemonade.config.tree import Tree, leaves, merge, nested, prune, without
 from lemonade.core.errors import BadConfigFile, BadSetting, LemonadeError, UnknownSetting
 from lemonade.core.inference import JsonObject
-from lemonade.storage import Directories, read_json, write_json
+from lemonade.storage import Directories, changing, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +145,10 @@ class Configuration:
                 self._overrides, {"broadcast": None} if "broadcast" in updated else {}
             )
             if persist:
-                raw = self._pruned(merge(self._raw, updated))
-                self._take(raw, without(self._session, updated), overrides)
-                message = _sentences(message, self._save(raw))
+                with changing(self.file):
+                    raw = self._pruned(merge(self._on_disk(), updated))
+                    self._take(raw, without(self._session, updated), overrides)
+                    message = _sentences(message, self._save(raw))
             else:
                 self._take(self._raw, merge(self._session, updated), overrides)
             message = _sentences(message, _later(updated))
@@ -210,6 +211,14 @@ class Configuration:
         if notes:
             self._save(migrated)
         return migrated
+
+    def _on_disk(self) -> Tree:
+        """The file as it is now: people edit it, and servers that share the folder write it."""
+        try:
+            document = read_json(self.file)
+        except LemonadeError:
+            document = None
+        return self._raw if document is None else migrate(document)[0]
 
     def _pruned(self, raw: Tree) -> Tree:
         base = merge(self._defaults, self._site)

@@ -1,7 +1,7 @@
 """Floor 1: what is kept on this disk. Directories, JSON documents and locks between processes."""
 
-from lemonade.storage.documents import read_json, write_json
+from lemonade.storage.documents import changing, read_json, write_json
 from lemonade.storage.locks import FileLock
 from lemonade.storage.paths import Directories, directories
 
-__all__ = ["Directories", "FileLock", "directories", "read_json", "write_json"]
+__all__ = ["Directories", "FileLock", "changing", "directories", "read_json", "write_json"]

@@ -13,11 +13,13 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from lemonade.core.errors import BadConfigFile, OutOfDisk
 from lemonade.core.inference import JsonObject
+from lemonade.storage.locks import FileLock
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,24 @@ def write_json(path: Path, value: JsonObject, *, mode: int = 0o600) -> None:
             remedy="Check the owner and permissions of its directory.",
             facts={"path": str(path)},
         ) from error
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Be the only one who reads the document in order to write it, of all processes. Blocks.
+
+    Otherwise what another server wrote between our reading and our writing would be lost. Where
+    no lock can be had, as in a directory that is read-only, there is none: then nothing can be
+    written either, and `write_json` finds the words for it.
+    """
+    target = Path(os.path.realpath(path))
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    with contextlib.suppress(BadConfigFile, OSError):
+        lock.acquire(blocking=True)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _encode(value: JsonObject) -> bytes:

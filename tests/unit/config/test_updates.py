@@ -230,3 +230,27 @@ def test_a_file_that_cannot_be_written_is_told(load, config_file, caplog):
     assert "could not be saved" in message
     assert live.settings.ctx_size == 1024
     assert "not saved" in caplog.text
+
+
+def test_what_another_server_wrote_meanwhile_stays(load):
+    one, other = load(), load()
+    one.update({"max_loaded_models": 3}, persist=True)
+    other.update({"ctx_size": 2048}, persist=True)
+    both = load().settings
+    assert (both.max_loaded_models, both.ctx_size) == (3, 2048)
+
+
+def test_what_somebody_wrote_by_hand_meanwhile_stays(load, config_file):
+    live = load({"ctx_size": 2048, "max_loaded_models": 3})
+    config_file.write_text('{"ctx_size": 1024, "somebody": "else"}')
+    live.update({"offline": True}, persist=True)
+    kept = json.loads(config_file.read_text())
+    assert kept == {"config_version": 2, "ctx_size": 1024, "offline": True, "somebody": "else"}
+    assert live.settings.ctx_size == 1024
+
+
+def test_a_file_that_is_gone_is_written_from_memory(load, config_file):
+    live = load({"ctx_size": 2048})
+    config_file.unlink()
+    live.update({"offline": True}, persist=True)
+    assert load().settings.ctx_size == 2048

@@ -99,12 +99,15 @@ class ModelStore:
         """Bytes of a complete model, all parts of it; 0 if it is not complete."""
         files = self.files(spec, recipe) or {}
         paths = {path for role in files.values() for path in role}
-        return sum(
-            sum(file.size_bytes for file in files_in(path))
-            if path.is_dir()
-            else path.stat().st_size
-            for path in paths
-        )
+        try:
+            return sum(
+                sum(file.size_bytes for file in files_in(path))
+                if path.is_dir()
+                else path.stat().st_size
+                for path in paths
+            )
+        except OSError:  # it is being deleted
+            return 0
 
     def context_length(self, spec: ModelSpec, recipe: RecipeSpec | None = None) -> int | None:
         """The longest context in tokens the model was made for, if it is here and says so."""

@@ -57,6 +57,16 @@ class Resolver:
         Raises:
             Incomplete: not all of them are there.
         """
+        try:
+            return self._resolve(role, checkpoint, source, kind)
+        except OSError as error:  # no folder of ours to look into, or a name no file can have
+            raise Incomplete(
+                f"{checkpoint} cannot be looked at: {error.strerror or error}."
+            ) from error
+
+    def _resolve(
+        self, role: str, checkpoint: str, source: str, kind: FileKind
+    ) -> tuple[Path, ...]:
         if source == SHIPPED_SOURCE:
             return self._checked([self._shipped_file(checkpoint)])
         if source in (LOCAL_SOURCE, EXTRA_SOURCE):

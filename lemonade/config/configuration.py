@@ -35,7 +35,7 @@ from lemonade.config.settings import (
 from lemonade.config.tree import Tree, leaves, merge, nested, prune, without
 from lemonade.core.errors import BadConfigFile, BadSetting, LemonadeError, UnknownSetting
 from lemonade.core.inference import JsonObject
-from lemonade.storage import Directories, changing, read_json, write_json
+from lemonade.storage import Directories, changing, expanded, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +135,7 @@ class Configuration:
         """
         updated, message = normalise(changes, self._sections)
         self._refuse_unknown(updated)
+        _check_texts(updated)
         for name in self._sections:
             check_paths(name, updated.get(name, {}))
         _check_folder(updated.get("extra_models_dir"))
@@ -265,10 +266,16 @@ def _check_port(layer: JsonObject, where: str) -> None:
         )
 
 
+def _check_texts(updated: Tree) -> None:
+    for key, value in leaves(updated):
+        if isinstance(value, str) and "\0" in value:  # no path and no argument can hold it
+            raise BadSetting(f"'{key}' holds a NUL character.", facts={"key": key})
+
+
 def _check_folder(name: object) -> None:
     if not isinstance(name, str) or not name:
         return
-    path = Path(name).expanduser()
+    path = expanded(name)
     try:
         if not path.exists():
             return

@@ -84,12 +84,19 @@ def check_paths(name: str, values: Mapping[str, Any]) -> None:
     """
     for key, value in values.items():
         path = Path(value) if isinstance(value, str) and value.startswith("/") else None
-        if path is not None and (key.endswith(_BIN) or key in _FOLDERS) and not path.exists():
+        if path is not None and (key.endswith(_BIN) or key in _FOLDERS) and not _is_there(path):
             raise BadSetting(
                 f"'{name}.{key}' cannot be {shown(value)}: there is nothing at that path.",
                 remedy="Give the path of an executable or of the folder it is in.",
                 facts={"key": f"{name}.{key}"},
             )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name is too long, or we may not look
+        return False
 
 
 def pin_key(variant: str) -> str:

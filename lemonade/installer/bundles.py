@@ -20,6 +20,7 @@ from lemonade.core.ids import BackendId
 from lemonade.hardware import Machine
 from lemonade.installer.receipts import RECEIPT, Receipt, read_receipt
 from lemonade.planning.support import judge
+from lemonade.storage import expanded
 
 State = Literal["installed", "installable", "update_required", "unsupported"]
 
@@ -153,24 +154,27 @@ class Bundles:
         return known[1]
 
     def _pinned(self, spec: BackendSpec, pin: str) -> Bundle:
-        path = Path(pin).expanduser()
+        path = expanded(pin)
         if not path.is_absolute():
             raise UnsupportedHere(
                 f"{spec.id} cannot be had as '{pin}': only the pinned version "
                 f"{spec.pin.version or 'of this machine'} can be verified.",
                 remedy="Give 'builtin' or the absolute path of a program.",
             )
-        name = spec.pin.executable
-        if path.is_dir() and name:
-            path = next(
-                (p for p in (path / name, path / "bin" / name) if p.is_file()), path / name
-            )
-        if not path.is_file():
+        try:
+            program = _program_at(path, spec.pin.executable)
+        except OSError as error:
+            raise UnsupportedHere(
+                f"{spec.id} is configured to be {path}, which cannot be looked at: "
+                f"{error.strerror or error}.",
+                remedy="Correct the path, or give 'builtin'.",
+            ) from error
+        if program is None:
             raise UnsupportedHere(
                 f"{spec.id} is configured to be {path}, and there is no such program.",
                 remedy="Correct the path, or give 'builtin'.",
             )
-        return self._foreign(spec, path)
+        return self._foreign(spec, program)
 
     def _on_path(self, spec: BackendSpec) -> Bundle | None:
         found = shutil.which(spec.pin.executable, path=self._environ.get("PATH", os.defpath))
@@ -208,6 +212,12 @@ def bundle_of(
 def interpreter(bundle: Path) -> Path:
     """The Python of a bundle's private environment."""
     return bundle / VENV / "bin" / "python"
+
+
+def _program_at(path: Path, name: str) -> Path | None:
+    """The file itself, or the program of that name in the folder; `None` if there is none."""
+    places = (path / name, path / "bin" / name) if name and path.is_dir() else (path,)
+    return next((place for place in places if place.is_file()), None)
 
 
 def _fingerprint(program: str) -> tuple[str, int, int]:

@@ -2,6 +2,8 @@
 
 from lemonade.storage.documents import changing, read_json, write_json
 from lemonade.storage.locks import FileLock
-from lemonade.storage.paths import Directories, directories
+from lemonade.storage.paths import Directories, directories, expanded
 
-__all__ = ["Directories", "FileLock", "changing", "directories", "read_json", "write_json"]
+__all__ = [
+    "Directories", "FileLock", "changing", "directories", "expanded", "read_json", "write_json",
+]  # fmt: skip

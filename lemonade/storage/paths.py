@@ -90,6 +90,14 @@ def directories(
     return Directories(cache_dir, config_dir, runtime, state or cache_dir / "state")
 
 
+def expanded(text: str) -> Path:
+    """The path, with the home directory for `~`; a `~name` that nobody has stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 

@@ -312,3 +312,12 @@ def test_the_shipped_models_say_theirs(store: ModelStore, tmp_path: Path) -> Non
         length = store.context_length(model(path.name, source="shipped"))
         assert length is not None
         assert length >= 256
+
+
+def test_a_path_that_cannot_be_is_incomplete_and_no_more(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    spec = model(str(tmp_path / (300 * "x")), source="local_path")
+    assert store.files(spec) is None
+    assert "cannot be looked at" in store.missing(spec)
+    assert store.size_on_disk(spec) == 0

@@ -127,6 +127,8 @@ def test_a_configured_file_replaces_the_private_environment(
         ("{tmp}/missing", "there is no such program"),
         ("{tmp}", "there is no such program"),
         ("{tmp}/plain", "may not be executed"),
+        ("{tmp}/" + 300 * "x", "cannot be looked at"),
+        ("~nobody-of-that-name/x", "only the pinned version 1.0"),
         ("tiny-server", "only the pinned version 1.0"),
         ("latest", "only the pinned version 1.0"),
     ],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from lemonade.config import extra_models
 from lemonade.core.errors import BadSetting, UnknownSetting
 
 
@@ -254,3 +256,24 @@ def test_a_file_that_is_gone_is_written_from_memory(load, config_file):
     config_file.unlink()
     live.update({"offline": True}, persist=True)
     assert load().settings.ctx_size == 2048
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"brew": {"cpu_bin": "/" + 300 * "x"}},
+        {"brew": {"lora_dir": "/" + 300 * "x"}},
+        {"extra_models_dir": "/" + 300 * "x"},
+        {"extra_models_dir": "/models/\0"},
+        {"brew": {"args": "--temp \0"}},
+    ],
+)
+def test_what_no_path_can_be_is_refused(load, changes):
+    with pytest.raises(BadSetting):
+        load().update(changes, persist=False)
+
+
+def test_a_home_that_nobody_has_is_a_folder_that_is_not_there(load):
+    live = load()
+    live.update({"extra_models_dir": "~nobody-of-that-name/models"}, persist=False)
+    assert extra_models(live.settings) == Path("~nobody-of-that-name/models").absolute()

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -31,7 +30,7 @@ from lemonade.catalog import (
     sources,
 )
 from lemonade.checkpoints import Downloads, Hub, ModelStore
-from lemonade.config import AccessKeys, Configuration
+from lemonade.config import AccessKeys, Configuration, extra_models
 from lemonade.core.bus import Bus
 from lemonade.core.errors import BadSetting, LemonadeError
 from lemonade.core.events import RequestFinished
@@ -195,9 +194,9 @@ async def _join(
     )
 
     def rescan() -> None:
-        folder = configuration.settings.extra_models_dir
-        found = store.scan_extra(Path(folder).expanduser()) if folder else ()
-        registry.set_extra(found)
+        registry.refresh()  # a server that shares the folder may have written it
+        folder = extra_models(configuration.settings)
+        registry.set_extra(store.scan_extra(folder) if folder else ())
 
     await asyncio.to_thread(rescan)
     bundles = Bundles(directories.cache / "bin", environ)

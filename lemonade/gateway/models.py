@@ -251,6 +251,8 @@ async def delete(request: web.Request) -> web.Response:
     parts.store.check_deletable(spec)
     with suppress(NotLoaded):
         await parts.pool.unload(spec.canonical_name)
+    # A server that shares the folder may know models that we have not heard of, with our files.
+    await asyncio.to_thread(parts.registry.refresh)
     others = tuple(other for other in parts.registry.all() if other != spec)
     await parts.downloads.delete(spec, others)
     if spec.origin == "user":

@@ -232,8 +232,8 @@ class ModelStore:
         return True
 
 
-class _Remembered(dict[Path, tuple[tuple[int, int], T]]):
-    """What a look into a file said, for as long as its size and time stay."""
+class _Remembered(dict[Path, tuple[tuple[int, ...], T]]):
+    """What a look into a file said, for as long as it is that file, unchanged."""
 
     def __init__(self, look: Callable[[Path], T]) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class _Remembered(dict[Path, tuple[tuple[int, int], T]]):
             OSError: it is not there or cannot be read.
         """
         stat = path.stat()
-        stamp = (stat.st_mtime_ns, stat.st_size)
+        stamp = (stat.st_dev, stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size)
         with self._lock:
             known = self.get(path)
         if known is None or known[0] != stamp:

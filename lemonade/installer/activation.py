@@ -71,6 +71,9 @@ def remove_versions(folder: Path) -> list[str]:
             continue
         if read_receipt(path) is not None and not path.name.startswith("."):
             removed.append(path.name)
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()  # of somebody who tidied up: what a link leads to is theirs
+            continue
         # Invisible first: half a removed bundle must not be taken for one.
         (path / RECEIPT).unlink(missing_ok=True)
         shutil.rmtree(path)

@@ -61,8 +61,8 @@ class Bundles:
         """
         self.root = root
         self._environ = environ
-        self._receipts: dict[Path, tuple[int, Receipt | None]] = {}
-        self._versions: dict[tuple[str, int, int], str] = {}
+        self._receipts: dict[Path, tuple[tuple[int, ...], Receipt | None]] = {}
+        self._versions: dict[tuple[str, tuple[int, ...]], str] = {}
 
     def active(self, spec: BackendSpec, pin: str = "builtin") -> Bundle | None:
         """What a child of that backend would be started from now; `None` if nothing can.
@@ -145,12 +145,12 @@ class Bundles:
         if path.name.startswith("."):
             return None  # being built or being removed
         try:
-            changed = (path / RECEIPT).stat().st_mtime_ns
+            stamp = _stamp(path / RECEIPT)
         except OSError:
             return None
         known = self._receipts.get(path)
-        if known is None or known[0] != changed:
-            known = self._receipts[path] = (changed, read_receipt(path))
+        if known is None or known[0] != stamp:
+            known = self._receipts[path] = (stamp, read_receipt(path))
         return known[1]
 
     def _pinned(self, spec: BackendSpec, pin: str) -> Bundle:
@@ -220,9 +220,14 @@ def _program_at(path: Path, name: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _fingerprint(program: str) -> tuple[str, int, int]:
+def _fingerprint(program: str) -> tuple[str, tuple[int, ...]]:
     try:
-        stat = os.stat(program)  # noqa: PTH116 - follows links, as the kernel will
+        return (program, _stamp(Path(program)))
     except OSError:
-        return (program, 0, 0)
-    return (program, stat.st_mtime_ns, stat.st_size)
+        return (program, ())
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when the file does, also where a copy keeps the time and the size."""
+    stat = path.stat()
+    return (stat.st_dev, stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from lemonade.core.errors import BadConfigFile
 from lemonade.storage import read_json, write_json
+
+log = logging.getLogger(__name__)
 
 RECEIPT: Final = "receipt.json"
 _SCHEMA: Final = 1
@@ -59,12 +63,12 @@ class Receipt:
 
 
 def read_receipt(bundle: Path) -> Receipt | None:
-    """The bundle's receipt; `None` if there is none or it is not one of ours.
-
-    Raises:
-        BadConfigFile: it is there and cannot be read.
-    """
-    document = read_json(bundle / RECEIPT)
+    """The bundle's receipt; `None` if there is none, or none of ours that can be read."""
+    try:
+        document = read_json(bundle / RECEIPT)
+    except BadConfigFile as error:
+        log.warning("%s is not counted as installed: %s", bundle, error.message)
+        return None
     if document is None or document.get("schema") != _SCHEMA:
         return None
     try:

@@ -321,3 +321,18 @@ def test_a_path_that_cannot_be_is_incomplete_and_no_more(
     assert store.files(spec) is None
     assert "cannot be looked at" in store.missing(spec)
     assert store.size_on_disk(spec) == 0
+
+
+def test_a_file_of_the_same_size_and_time_is_another_file(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf(100))
+    spec = model(str(path), source="local_path")
+    assert store.files(spec) is not None
+    stat = path.stat()
+    other = tmp_path / "other"
+    other.write_bytes(b"x" * 100)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(path)
+    assert store.files(spec) is None

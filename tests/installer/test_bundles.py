@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,21 @@ def test_folders_without_a_receipt_do_not_count(bundles: Bundles) -> None:
     (folder / "1.0" / "receipt.json").write_text("not JSON")
     assert bundles.active(WHEEL) is None
     assert bundles.status(WHEEL, MACHINE).state == "installable"
+
+
+def test_a_receipt_that_was_replaced_is_read_anew(bundles: Bundles) -> None:
+    python = bundles.root / "tiny" / "engine" / "1.0" / "venv" / "bin" / "python"
+    script(python)
+    receipt = bundles.root / "tiny" / "engine" / "1.0" / "receipt.json"
+    text = (
+        '{"schema": 1, "backend": "tiny:engine", "version": "1.0", "python": "3", '
+        '"packages": [], "installed_at": ""}'
+    )
+    receipt.write_text(text)
+    assert bundles.active(WHEEL) is not None
+    stat = receipt.stat()
+    other = receipt.with_name("other")
+    other.write_text(text.replace("tiny:engine", "tiny:maltes"))
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(receipt)
+    assert bundles.active(WHEEL) is None

@@ -202,3 +202,28 @@ async def test_a_read_only_cache(setting: Setting, spec: BackendSpec) -> None:
         with pytest.raises(Exception, match="tiny") as caught:
             await installer.install(setting.plan(spec), nobody)
     assert caught.value.remedy  # type: ignore[attr-defined]
+
+
+async def test_what_others_put_beside_the_versions_hinders_nobody(
+    setting: Setting, spec: BackendSpec, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    async with setting.installer() as installer:
+        bundle = await installer.install(setting.plan(spec), nobody)
+        bundle.root.rename(elsewhere)
+        bundle.root.symlink_to(elsewhere)
+        (setting.folder / "notes.txt").write_text("not ours")
+        assert setting.bundles.active(spec) is not None
+        assert await installer.uninstall(spec)
+    assert setting.names() == []
+    assert (elsewhere / "receipt.json").is_file()
+
+
+async def test_a_receipt_that_cannot_be_read(setting: Setting, spec: BackendSpec) -> None:
+    async with setting.installer() as installer:
+        bundle = await installer.install(setting.plan(spec), nobody)
+        (bundle.root / "receipt.json").unlink()
+        (bundle.root / "receipt.json").mkdir()
+        assert setting.bundles.status(spec, MACHINE).state == "installable"
+        assert await installer.install(setting.plan(spec), nobody) == bundle
+    assert setting.bundles.status(spec, MACHINE).state == "installed"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from lemonade import __version__
 from lemonade.checkpoints.access import HubAccess
+from lemonade.checkpoints.direct import go_directly, needs_direct_way
 from lemonade.checkpoints.failures import transport
 from lemonade.checkpoints.patience import Patience
 from lemonade.checkpoints.threads import StopSignal
@@ -37,6 +39,8 @@ class HubApi:
     def __init__(self, access: HubAccess, patience: Patience) -> None:
         self.access = access
         self.patience = patience
+        self._entering = threading.Lock()
+        self._entered = False
 
     def listing(self, repository: str) -> RepoListing:
         """The files of the main branch, at the commit it points to now."""
@@ -137,6 +141,10 @@ class HubApi:
         constants.HF_HUB_DISABLE_TELEMETRY = True
         # At INFO it logs every address, and those of contents are as good as a key.
         logging.getLogger(transport().__name__).setLevel(logging.WARNING)
+        with self._entering:
+            if not self._entered and needs_direct_way(self.access.endpoint):
+                go_directly(self.access.endpoint)
+            self._entered = True
         return HfApi(
             endpoint=self.access.endpoint,
             token=self.access.token,

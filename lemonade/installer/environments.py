@@ -47,6 +47,8 @@ _FOR_US: Final = (
 )
 """Variables that were meant for the Python we run in."""
 
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
 _FOR_CHECKS: Final = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"})
 
 
@@ -210,6 +212,11 @@ def _interrupted_with_us() -> Callable[[], None] | None:
 
 def _own(environ: Mapping[str, str]) -> dict[str, str]:
     env = {name: value for name, value in environ.items() if name not in _FOR_US}
+    # An index on this machine is not asked for through a proxy, whoever forgot to say so.
+    spared = env.get("no_proxy") or env.get("NO_PROXY") or ""
+    if spared != "*":
+        spared = ",".join(filter(None, (spared, *_LOOPBACK)))
+    env |= {"no_proxy": spared, "NO_PROXY": spared}
     # Lines as they come, nothing imported from the working directory, messages in English.
     return {**env, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "LC_ALL": "C.UTF-8"}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lemonade.checkpoints import hub_access, hub_cache
+from lemonade.checkpoints.direct import needs_direct_way
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,25 @@ def test_the_hub_and_the_token() -> None:
     access = hub_access({"HOME": "/h", "HF_ENDPOINT": "http://mirror/", "HF_TOKEN": "sesame"})
     assert (access.endpoint, access.token) == ("http://mirror", "sesame")
     assert "sesame" not in repr(access)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "direct"),
+    [
+        ("http://127.0.0.1:8080", True),
+        ("http://127.0.0.2/hub", True),
+        ("http://localhost", True),
+        ("http://[::1]:80", True),
+        ("http://[nonsense", False),
+        ("https://huggingface.co", False),
+    ],
+)
+def test_who_is_asked_without_the_proxy(
+    endpoint: str, direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert not needs_direct_way(endpoint)
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:3128")
+    assert needs_direct_way(endpoint) is direct

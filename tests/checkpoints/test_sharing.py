@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.checkpoints.conftest import Bench
+from tests.checkpoints.conftest import ROOT, Bench
 from tests.checkpoints.examples import Q4, Q4_FILE
 from tests.checkpoints.hub_fixture import (
     downloads_of,
@@ -90,3 +93,20 @@ async def test_a_sharded_model(bench: Bench, hub_root: Path) -> None:
     assert [path.name for path in files["main"]] == [path[7:] for path in parts]
     files["main"][1].unlink()
     assert bench.store.files(spec) is None
+
+
+async def test_a_hub_on_this_machine_is_not_asked_through_a_proxy(
+    hub_url: str, tmp_path: Path
+) -> None:
+    environ = {k: v for k, v in os.environ.items() if k.lower() != "no_proxy"}
+    dead = {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"}
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "tests.checkpoints.pull_program", hub_url,
+         str(tmp_path / "cache"), str(tmp_path / "state"), Q4],
+        cwd=ROOT,
+        env=environ | dead,
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "done\n")

@@ -86,6 +86,16 @@ async def test_a_folder_of_wheels_needs_no_index(
     assert any(f.bytes_downloaded == f.bytes_total == size for f in seen)
 
 
+async def test_an_index_on_this_machine_is_not_asked_through_a_proxy(
+    setting: Setting, spec: BackendSpec, index: Index
+) -> None:
+    del setting.environ["NO_PROXY"]
+    setting.environ["http_proxy"] = setting.environ["ALL_PROXY"] = "http://127.0.0.1:9"
+    async with setting.installer() as installer:
+        await installer.install(setting.plan(spec), nobody)
+    assert len(index.downloads) == 1
+
+
 async def test_a_folder_without_the_wheel_leaves_the_index(
     setting: Setting, spec: BackendSpec, tmp_path: Path, index: Index
 ) -> None:

@@ -78,7 +78,9 @@ class ModelRegistry:
         """
         winner = self._bare(spec.name)
         alone = winner is None or winner.origin == spec.origin
-        prefixed = spec.origin != "builtin" and spec.is_collection
+        prefixed = (spec.origin != "builtin" and spec.is_collection) or (
+            split_origin(spec.name)[0] is not None
+        )
         return spec.name if alone and not prefixed else spec.canonical_name
 
     def all(self) -> tuple[ModelSpec, ...]:
@@ -171,11 +173,10 @@ class ModelRegistry:
             self._read()
 
     def _find(self, name: str) -> ModelSpec | None:
-        bare = self._bare(name)
-        if bare is not None:
-            return bare
         origin, rest = split_origin(name)
-        return self._tables[origin].get(rest) if origin else None
+        # First the prefix: a file called `user.x.gguf` must not take the place of `user.x`.
+        named = self._tables[origin].get(rest) if origin else None
+        return named or self._bare(name)
 
     def _bare(self, name: str) -> ModelSpec | None:
         for origin in _PRECEDENCE:

@@ -13,6 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from lemonade.storage import expanded
+
 log = logging.getLogger(__name__)
 
 _SITE: Final = Path("/etc/lemonade")
@@ -30,11 +32,14 @@ def sources(environ: Mapping[str, str], config_dir: Path) -> tuple[Path, ...]:
     What was shipped, /etc/lemonade, the configuration directory, and those in LEMONADE_CATALOG
     (separated like PATH; the last one wins).
     """
-    named = [Path(part) for part in environ.get("LEMONADE_CATALOG", "").split(os.pathsep) if part]
+    parts = environ.get("LEMONADE_CATALOG", "").split(os.pathsep)
+    named = [expanded(part).absolute() for part in parts if part]
     for folder in named:
         if not folder.is_dir():
             log.warning("LEMONADE_CATALOG names %s, which is not a folder.", folder)
-    return tuple(dict.fromkeys((shipped(), _SITE, config_dir, *named)))
+    # Of a folder that is named twice the last mention counts, as the last one wins.
+    order = reversed((shipped(), _SITE, config_dir, *named))
+    return tuple(reversed(tuple(dict.fromkeys(order))))
 
 
 class Sources:

@@ -93,11 +93,12 @@ def _are_several(variants: Sequence[Variant], weights: Sequence[RepoFile]) -> bo
 def _folders(directory: Path) -> Iterator[tuple[Path, list[RepoFile]]]:
     """Every folder with GGUF files, in order, with those that can be looked at."""
     seen: set[tuple[int, int]] = set()
+    _first_time(directory, seen)
     for parent, folders, names in os.walk(directory, followlinks=True):
         folders.sort()
         # Links may lead back up.
         folders[:] = [name for name in folders if _first_time(Path(parent, name), seen)]
-        files = list(_sized(Path(parent), sorted(name for name in names if is_gguf(name))))
+        files = list(_sized(Path(parent), sorted(filter(_is_model, names))))
         if files:
             yield Path(parent), files
 
@@ -113,6 +114,11 @@ def _first_time(folder: Path, seen: set[tuple[int, int]]) -> bool:
     return new
 
 
+def _is_model(name: str) -> bool:
+    """GGUF, and not what macOS puts beside a file on other systems' disks."""
+    return is_gguf(name) and not name.startswith("._")
+
+
 def _sized(parent: Path, names: Iterable[str]) -> Iterator[RepoFile]:
     for name in names:
         try:
@@ -126,7 +132,8 @@ def _sized(parent: Path, names: Iterable[str]) -> Iterator[RepoFile]:
 def _sayable(name: str) -> str:
     """A file's name as one that clients can ask for."""
     shown = "".join(c if c.isprintable() and c != "\\" else "_" for c in name).strip()
-    return shown[:_LONGEST_NAME] or "_"
+    shown = shown[:_LONGEST_NAME].rstrip() or "_"
+    return shown.replace(".", "_") if set(shown) == {"."} else shown
 
 
 def _unused(name: str, taken: Iterable[str], folder: str) -> str:

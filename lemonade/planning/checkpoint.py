@@ -206,7 +206,7 @@ def _select_gguf(files: dict[str, RepoFile], variant: str, where: str) -> Sequen
     ending = f"{variant}.gguf".lower()
     ending_so = [path for path in paths if is_weights(path) and path.lower().endswith(ending)]
     if len(ending_so) == 1:
-        return ending_so
+        return family_of(ending_so[0], paths)
     if len(ending_so) > 1:
         raise _ambiguous(variant, where, ending_so)
     if inside := _in_folder(variant, paths, where):

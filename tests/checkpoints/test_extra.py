@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from lemonade.catalog import clean_name
 from lemonade.checkpoints import ModelStore
 from tests.checkpoints.hub_fixture import gguf
 
@@ -121,3 +123,20 @@ def test_links_that_lead_in_circles_or_nowhere(store: ModelStore, folder: Path) 
 def test_only_companions_are_no_model(store: ModelStore, folder: Path) -> None:
     lay(folder, "eyes/mmproj.gguf", "eyes/mtp-draft.gguf")
     assert store.scan_extra(folder) == ()
+
+
+def test_a_link_back_to_the_top_adds_nothing(store: ModelStore, folder: Path) -> None:
+    lay(folder, "a.gguf", "sub/b.gguf")
+    (folder / "loop").symlink_to(folder)
+    (folder / "sub" / "up").symlink_to(folder)
+    (folder / "nowhere.gguf").symlink_to("nowhere.gguf")
+    assert names(store, folder) == {"a": "a.gguf", "sub": "sub"}
+
+
+def test_every_name_can_be_asked_for(store: ModelStore, folder: Path) -> None:
+    lay(folder, "...gguf", ".gguf", "._a.gguf", "a.gguf")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.gguf")).write_bytes(gguf(100))
+    found = store.scan_extra(folder)
+    assert sorted(spec.name for spec in found) == [".gguf", "_", "__", "a"]
+    assert [clean_name(spec.name) for spec in found] == [spec.name for spec in found]
+    assert all(store.files(spec) is not None for spec in found)

@@ -200,3 +200,15 @@ def test_the_catalog_itself_is_not_changed(folder, tmp_path):
     models = ModelRegistry(catalog, tmp_path / "user_models.json")
     models.set_size("Stout-GGUF", 9.0)
     assert catalog.builtin_models()["Stout-GGUF"].size_gb == 1.5
+
+
+def test_a_file_with_a_prefix_in_its_name_shadows_nobody(registry):
+    models = registry()
+    mine, _ = models.register(
+        {"model_name": "user.x", "recipe": "brew", "checkpoint": "acme/x:Q4_0"}
+    )
+    file = mine.model_copy(update={"name": "user.x", "origin": "extra"})
+    models.set_extra([file])
+    assert models.resolve("user.x") == mine
+    assert models.public_name(file) == "extra.user.x"
+    assert models.resolve(models.public_name(file)) is file

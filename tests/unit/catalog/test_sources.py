@@ -23,8 +23,20 @@ def test_the_order_of_the_folders(tmp_path):
     assert found == (shipped(), Path("/etc/lemonade"), tmp_path / "config", own, two)
 
 
-def test_a_folder_is_looked_at_once():
-    assert sources({}, shipped()) == (shipped(), Path("/etc/lemonade"))
+def test_a_folder_is_looked_at_once_where_it_is_named_last(tmp_path):
+    assert sources({}, shipped()) == (Path("/etc/lemonade"), shipped())
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    assert sources({"LEMONADE_CATALOG": f"{one}:{two}:{one}"}, tmp_path)[-2:] == (two, one)
+
+
+def test_folders_are_absolute_whatever_was_written(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sources({"LEMONADE_CATALOG": "mine"}, tmp_path)[-1] == tmp_path / "mine"
+    assert sources({"LEMONADE_CATALOG": "~/mine"}, tmp_path)[-1] == tmp_path / "mine"
 
 
 def test_a_named_folder_that_is_not_there_is_told(tmp_path, caplog):

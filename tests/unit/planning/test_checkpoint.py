@@ -351,3 +351,10 @@ def test_variants_hold(held: list[str]) -> None:
             assert chosen(tuple(held), variant.name) == list(variant.files)
     backwards = enumerate_variants(tuple(reversed(files(*held))))
     assert backwards == variants, "the order of a listing does not matter"
+
+
+def test_the_end_of_a_parts_name_stands_for_all_parts():
+    parts = tuple(RepoFile(f"x-Q4_K_M-0000{i}-of-00003.gguf", 5) for i in (1, 2, 3))
+    files = (*parts, RepoFile("x-Q8_0.gguf", 5))
+    chosen = select_files(files, "Q4_K_M-00002-of-00003", kind="gguf", where="o/r")
+    assert chosen == parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -33,6 +34,13 @@ LOCAL_SOURCE: Final = "local_path"
 
 EXTRA_SOURCE: Final = "extra_models_dir"
 """`source` of a model found in the operator's own model directory."""
+
+
+def beside_main(main: str, file: object) -> str:
+    """The checkpoint of a file that lies where the main one does: its repository or its folder."""
+    if main.startswith("/"):
+        return str(PurePosixPath(main).parent / str(file))
+    return f"{main.partition(':')[0]}:{file}"
 
 
 class ModelSpec(BaseModel):
@@ -81,8 +89,7 @@ class ModelSpec(BaseModel):
         checkpoints.update(declared)
         mmproj = data.pop("mmproj", None)
         if mmproj and "main" in checkpoints:
-            repository = str(checkpoints["main"]).partition(":")[0]
-            checkpoints.setdefault("mmproj", f"{repository}:{mmproj}")
+            checkpoints.setdefault("mmproj", beside_main(str(checkpoints["main"]), mmproj))
         data["checkpoints"] = checkpoints
         return data
 

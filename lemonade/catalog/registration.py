@@ -14,6 +14,7 @@ from lemonade.catalog.checkpoint_text import (
     one_source,
 )
 from lemonade.catalog.labels import CUSTOM, with_mode
+from lemonade.catalog.model import beside_main
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.errors import DefinitionDiffers, MalformedRequest
 from lemonade.core.inference import JsonObject
@@ -136,7 +137,7 @@ def _checkpoints(
     if not isinstance(mmproj, str):
         raise MalformedRequest("'mmproj' must be a file name in the main repository.")
     if mmproj:
-        checkpoints.setdefault("mmproj", f"{checkpoints['main'].partition(':')[0]}:{mmproj}")
+        checkpoints.setdefault("mmproj", beside_main(checkpoints["main"], mmproj))
     return checkpoints, pages
 
 
@@ -221,8 +222,8 @@ def _comparable(entry: JsonObject, key: str) -> object:
     if entry.get("checkpoint"):
         checkpoints.setdefault("main", entry["checkpoint"])
     if entry.get("mmproj") and "main" in checkpoints:
-        repository = str(checkpoints["main"]).partition(":")[0]
-        checkpoints.setdefault("mmproj", f"{repository}:{entry['mmproj']}")
+        main = str(checkpoints["main"])
+        checkpoints.setdefault("mmproj", beside_main(main, entry["mmproj"]))
     return checkpoints
 
 

@@ -216,3 +216,17 @@ def test_any_type_is_taken_or_refused_with_a_sentence(registry, key):
         except LemonadeError:  # anything else fails the test
             refused += 1
     assert refused
+
+
+@pytest.mark.parametrize("mmproj", ["mmproj.gguf", "/data/a:b/mmproj.gguf"])
+def test_a_projector_of_a_local_file_lies_beside_it(registry, mmproj):
+    spec, _ = registry().register(
+        {
+            "model_name": "user.local",
+            "recipe": "brew",
+            "source": "local_path",
+            "checkpoint": "/data/a:b/model.gguf",
+            "mmproj": mmproj,
+        }
+    )
+    assert spec.checkpoints["mmproj"] == "/data/a:b/mmproj.gguf"

@@ -33,7 +33,7 @@ docs: setup
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml tools/setup.py
-	$(PYTHON) tools/setup.py $(VENV) $(WHEELS)
+	$(PYTHON) tools/setup.py "$(VENV)" "$(WHEELS)"
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 

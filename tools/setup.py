@@ -44,10 +44,10 @@ def main() -> int:
 def make_environment(venv: Path) -> Path:
     """The environment's interpreter. Works also where `ensurepip` is a package of its own."""
     python = venv / "bin" / "python"
-    if not python.exists():
+    if not has_pip(python):  # nothing there, or left half made by somebody's Ctrl-C
         print(f"Making {venv} ...", flush=True)
         made = subprocess.run(
-            [sys.executable, "-m", "venv", str(venv)], capture_output=True, check=False
+            [sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, check=False
         )
         if made.returncode:
             run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(venv))
@@ -55,9 +55,21 @@ def make_environment(venv: Path) -> Path:
     return python
 
 
+def has_pip(python: Path) -> bool:
+    if not python.exists():
+        return False
+    asked = subprocess.run(
+        [str(python), "-m", "pip", "--version"], capture_output=True, check=False
+    )
+    return asked.returncode == 0
+
+
 def fetch_engine(python: Path, wheels: Path) -> None:
     pin = tomllib.loads(PIN.read_text())["pin"]
     wheels.mkdir(parents=True, exist_ok=True)
+    for file in wheels.glob("*.whl"):
+        if file.name not in pin["sha256"]:  # of a former pin
+            file.unlink()
     if not any(trusted(file, pin["sha256"]) for file in wheels.glob("*.whl")):
         print("Fetching the embedded engine ...", flush=True)
         run(python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",

@@ -19,7 +19,8 @@ PASSED: Final = frozenset(
 """Headers a child may see, in lower case."""
 
 _LINE: Final = re.compile(r"[A-Z]{1,20} /[!-~]*\Z")
-_VALUE: Final = re.compile(r"[\t -~\x80-\xff]*\Z")
+_VALUE: Final = re.compile(r"[\t -~\x80-\ud7ff\udc80-\udcff\ue000-\U0010ffff]*\Z")
+"""Text, and bytes that are none in the way Python keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class UpstreamRequest:
         method: in capitals.
         path: absolute, with its query, percent-encoded.
         body: as the child shall get it.
-        headers: of the client or ours; only those in `PASSED` are sent. A body without a
-            Content-Type is said to be JSON.
+        headers: of the client or ours; only those in `PASSED` are sent, in the bytes they came
+            in. A body without a Content-Type is said to be JSON.
         patience: how many seconds the child may be silent before the request counts as failed;
             `None` is without limit.
     """
@@ -73,4 +74,4 @@ def render_request(request: UpstreamRequest, host: str, api_key: str) -> bytes:
         text += f"content-length: {len(request.body)}\r\n"
     if api_key:
         text += f"authorization: Bearer {api_key}\r\n"
-    return text.encode("latin-1") + b"\r\n"
+    return text.encode("utf-8", "surrogateescape") + b"\r\n"

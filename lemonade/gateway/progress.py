@@ -19,6 +19,7 @@ from lemonade.core.errors import LemonadeError
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.core.sse import render_event
+from lemonade.gateway.garbage import printable
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,10 @@ async def stream_operation(
         except ConnectionResetError:
             task.cancel()  # the client left while we wrote
             return response
+    if task.cancelled():
+        failed = LemonadeError("It was cancelled.", remedy="Ask again: what is here is kept.")
     if failed is not None:
-        log.info("%s: %s", request.path, failed.message)
+        log.info("%s: %s", request.path, printable(failed.message))
         await response.write(render_event("error", describe(failed)))
     else:
         final = {"status": "ok"} if last is None else {**last.as_json(), "percent": 100}

@@ -93,7 +93,8 @@ def origin_allowed(origin: str, allowed: str) -> bool:
 def _parse(origin: str) -> tuple[str, str, int] | None:
     """Scheme, host and effective port; `None` if it is no origin as browsers write it."""
     match = _SCHEME.match(origin)
-    if match is None or any(character <= " " or character == "\x7f" for character in origin):
+    # Browsers write names in their ASCII form; whatever passes here goes into a header again.
+    if match is None or not all("!" <= character <= "~" for character in origin):
         return None
     scheme, rest = match[1].lower(), match[2]
     if scheme not in _PORTS:

@@ -101,9 +101,9 @@ def error_response(
 
 
 def json_response(body: object, *, status: int = 200) -> web.Response:
-    """JSON as UTF-8, not escaped to ASCII."""
+    """JSON as UTF-8, not escaped to ASCII. Bytes of a client that are no text become `?`."""
     return web.Response(
-        body=json.dumps(body, ensure_ascii=False).encode(),
+        body=json.dumps(body, ensure_ascii=False).encode(errors="replace"),
         status=status,
         content_type="application/json",
     )

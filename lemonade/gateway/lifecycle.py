@@ -210,6 +210,8 @@ async def logs(request: web.Request) -> web.StreamResponse:
     if not wanted.isdigit() or not 0 <= int(wanted) <= MAX_LINES:
         raise MalformedRequest(f"'lines' must be a number from 0 to {MAX_LINES}.")
     instance = resident.instance
+    if request.method == "HEAD":
+        return web.Response(content_type="text/plain", charset="utf-8")
     response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
     follow = instance.follow() if request.query.get("follow") == "true" else None
     await response.prepare(request)

@@ -22,7 +22,9 @@ from lemonade.core.errors import (
     NotAuthorised,
 )
 from lemonade.core.units import render_size
+from lemonade.dialects import ErrorShape
 from lemonade.gateway.errors import REQUESTED_MODEL, error_response, json_response
+from lemonade.gateway.garbage import printable
 from lemonade.gateway.routing import Access, Handler, Route, RouteTable
 
 log = logging.getLogger(__name__)
@@ -53,23 +55,24 @@ def guard(table: RouteTable, access: AccessKeys) -> Middleware:
         headers = [("X-Request-Id", request_id), ("Vary", "Origin")]
         request[HEADERS] = headers
         route = table.of(request)
-        shape = route.errors if route else "string"
+        shape: ErrorShape = "string"  # who may not come in gets a text, whatever the route
         try:
             _check_origin(request, access, headers)
             if request.method == "OPTIONS":
                 return web.Response(status=204)
             _check_access(request, route, access)
+            shape = route.errors if route else "string"
             _check_size(request)
             return await handler(request)
         except LemonadeError as error:
-            log.info("%s %s: %s", request.method, request.path, error.message)
+            _note(request, error.message)
             statuses = route.statuses if route else None
             model = request.get(REQUESTED_MODEL)
             return error_response(error, shape, statuses, requested_model=model)
         except web.HTTPRequestEntityTooLarge:
             return error_response(_too_large(request), shape, {MalformedRequest: 413})
         except web.RequestPayloadError as error:
-            log.info("%s %s: %s", request.method, request.path, error)
+            _note(request, str(error))
             return error_response(_unreadable(request), shape)
         except web.HTTPException as error:
             return _http_error(request, error)
@@ -77,7 +80,7 @@ def guard(table: RouteTable, access: AccessKeys) -> Middleware:
             # The client left while we wrote. Nobody reads the answer.
             raise
         except Exception:  # the last resort: the client gets an id, the log the traceback
-            log.exception("%s %s failed", request.method, request.path)
+            log.exception("%s %s failed", request.method, printable(request.path))
             return error_response(
                 LemonadeError(
                     "The server made a mistake.",
@@ -94,6 +97,11 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     for name, value in request.get(HEADERS, ()):
         if name not in response.headers:
             response.headers[name] = value
+
+
+def _note(request: web.Request, reason: str) -> None:
+    """A refusal is one line of the log."""
+    log.info("%s %s: %s", request.method, printable(request.path), printable(reason))
 
 
 def _check_origin(

@@ -94,3 +94,10 @@ def test_request_ids_are_kept_or_made(server: Serving) -> None:
     assert given.headers["X-Request-Id"] == "abc-1"
     made = requests.get(f"{server.url}/live", headers={"X-Request-Id": "é" * 9}, timeout=10)
     assert made.headers["X-Request-Id"] not in ("", "é" * 9)
+
+
+@pytest.mark.parametrize("server", [KEYS], indirect=True)
+def test_a_refusal_is_a_text_on_every_route(server: Serving) -> None:
+    for path in ("/v1/chat/completions", "/v1/load", "/internal/pin"):
+        assert call(server, "POST", path) == 401
+        assert call(server, "POST", path, Origin="https://evil.example") == 403

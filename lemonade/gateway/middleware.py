@@ -37,6 +37,8 @@ HEADERS: Final = web.RequestKey("headers", list[tuple[str, str]])
 
 _ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
+_NAMES: Final = re.compile(r"[A-Za-z0-9-]+(?:, ?[A-Za-z0-9-]+){0,99}\Z")
+
 _METHODS: Final = "GET, POST, PUT, DELETE, OPTIONS"
 _ALLOWED_HEADERS: Final = (
     "Content-Type, Authorization, X-Client-Session-Id, X-Account-Session-Id, "
@@ -63,9 +65,11 @@ def guard(table: RouteTable, access: AccessKeys) -> Middleware:
             _check_access(request, route, access)
             shape = route.errors if route else "string"
             _check_size(request)
+            _invite(request, route)
             return await handler(request)
         except LemonadeError as error:
             _note(request, error.message)
+            _check_unanswered(request, error)
             statuses = route.statuses if route else None
             model = request.get(REQUESTED_MODEL)
             return error_response(error, shape, statuses, requested_model=model)
@@ -79,8 +83,9 @@ def guard(table: RouteTable, access: AccessKeys) -> Middleware:
         except ConnectionResetError:
             # The client left while we wrote. Nobody reads the answer.
             raise
-        except Exception:  # the last resort: the client gets an id, the log the traceback
+        except Exception as error:  # the last resort: the client gets an id, the log the traceback
             log.exception("%s %s failed", request.method, printable(request.path))
+            _check_unanswered(request, error)
             return error_response(
                 LemonadeError(
                     "The server made a mistake.",
@@ -109,17 +114,24 @@ def _check_origin(
 ) -> None:
     origin = request.headers.get("Origin")
     headers.append(("Access-Control-Allow-Methods", _METHODS))
-    headers.append(("Access-Control-Allow-Headers", _ALLOWED_HEADERS))
     if origin is None:
+        headers.append(("Access-Control-Allow-Headers", _ALLOWED_HEADERS))
         return
     if not access.allows_origin(origin):
         raise ForbiddenOrigin(
             f"Pages of the origin '{origin[:200]}' may not use this server.",
             remedy="Its operator can list the origin in LEMONADE_ALLOWED_ORIGINS.",
         )
+    headers.append(("Access-Control-Allow-Headers", _allowed_headers(request)))
     headers.append(("Access-Control-Allow-Origin", origin))
     if request.headers.get("Access-Control-Request-Private-Network") == "true":
         headers.append(("Access-Control-Allow-Private-Network", "true"))
+
+
+def _allowed_headers(request: web.Request) -> str:
+    """What a page may send: our list, and what it asks for. Client libraries add their own."""
+    asked = request.headers.get("Access-Control-Request-Headers", "")
+    return f"{_ALLOWED_HEADERS}, {asked}" if _NAMES.match(asked) else _ALLOWED_HEADERS
 
 
 def _check_access(request: web.Request, route: Route | None, access: AccessKeys) -> None:
@@ -148,6 +160,23 @@ def _check_size(request: web.Request) -> None:
     """Refuse by its head alone what would be refused after a gigabyte."""
     if (request.content_length or 0) > request.client_max_size:
         raise web.HTTPRequestEntityTooLarge(request.client_max_size, request.content_length or 0)
+
+
+def _invite(request: web.Request, route: Route | None) -> None:
+    """Ask for the body that a client announced; not before it is known that it is welcome."""
+    if (
+        route is not None
+        and "Expect" in request.headers
+        and request.version >= (1, 1)
+        and request.transport is not None
+    ):
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _check_unanswered(request: web.Request, error: Exception) -> None:
+    """An answer that has begun can only be broken off: a second would be taken for its body."""
+    if request.writer.output_size:
+        raise ConnectionResetError("The answer had begun.") from error
 
 
 def _too_large(request: web.Request) -> MalformedRequest:

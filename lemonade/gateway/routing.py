@@ -69,9 +69,13 @@ class RouteTable:
         for route in self.routes:
             for path in route.paths():
                 if route.method == "GET":
-                    added = app.router.add_get(path, route.handler, allow_head=True)
+                    added = app.router.add_get(
+                        path, route.handler, allow_head=True, expect_handler=_wait
+                    )
                 else:
-                    added = app.router.add_route(route.method, path, route.handler)
+                    added = app.router.add_route(
+                        route.method, path, route.handler, expect_handler=_wait
+                    )
                 assert added.resource is not None
                 canonical = added.resource.canonical
                 self._by_resource[route.method, canonical] = route
@@ -84,3 +88,7 @@ class RouteTable:
         if resource is None:
             return None
         return self._by_resource.get((request.method, resource.canonical))
+
+
+async def _wait(_request: web.Request) -> None:
+    """In place of aiohttp's `100 Continue`: middleware says it once the client may come in."""

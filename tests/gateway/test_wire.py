@@ -164,3 +164,43 @@ def test_requests_may_be_sent_ahead(server: Serving) -> None:
         status, headers, _ = raw.hear()
         assert status == 200
         assert headers["transfer-encoding"] == "chunked"
+
+
+def test_a_body_is_asked_for_when_it_is_welcome(server: Serving) -> None:
+    head, _, body = post(CHAT, b"Expect: 100-continue").partition(b"\r\n\r\n")
+    with wire(server) as raw:
+        raw.say(head + b"\r\n\r\n")
+        assert raw.hear()[0] == 100
+        raw.say(body)
+        assert raw.hear()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ((b"Content-Length: 9999999999",), 413),
+        ((b"Content-Length: 60", b"Origin: https://evil.example"), 403),
+    ],
+)
+def test_a_body_that_is_not_welcome_is_not_asked_for(
+    server: Serving, fields: tuple[bytes, ...], status: int
+) -> None:
+    with wire(server) as raw:
+        raw.say(post(b"", b"Expect: 100-continue", *fields, sized=False))
+        assert raw.hear()[0] == status
+
+
+def test_a_page_may_send_what_its_library_adds(server: Serving) -> None:
+    ask = "authorization,content-type,x-stainless-os"
+    headers = {
+        "Origin": "http://localhost:3000",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": ask,
+    }
+    reply = requests.options(f"{server.api}/chat/completions", headers=headers, timeout=PATIENCE)
+    assert reply.status_code == 204
+    assert reply.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert reply.headers["Access-Control-Allow-Headers"].endswith(ask)
+    odd = headers | {"Access-Control-Request-Headers": "x-a; y"}
+    reply = requests.options(f"{server.api}/chat/completions", headers=odd, timeout=PATIENCE)
+    assert ";" not in reply.headers["Access-Control-Allow-Headers"]

@@ -116,8 +116,7 @@ def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
         variant = backend.backend_id.variant
         pin = parts.configuration.binary_pin(recipe.section, variant)
         status = parts.bundles.status(backend, parts.machine, pin)
-        installed = parts.bundles.active(backend, pin) is not None
-        candidates.append((backend, judge(backend, parts.machine), installed))
+        candidates.append((backend, judge(backend, parts.machine), status.state == "installed"))
         rows[variant] = {
             "devices": list(backend.devices),
             "state": status.state,

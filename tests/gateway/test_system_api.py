@@ -214,3 +214,16 @@ def test_a_program_on_path_is_found_and_preferred(home: Path, engine_bundles: Pa
         there = recipe(server)["backends"]["system"]
         assert there["state"] == "unsupported"
         assert "llama-server is not on PATH" in there["message"]
+
+
+@pytest.mark.parametrize("pin", ["latest", "~nobody-of-that-name/engine"])
+def test_a_pin_that_cannot_be_used_is_said_there_and_hides_nothing(
+    server: Serving, pin: str
+) -> None:
+    changes = {"llamacpp": {"wheel_bin": pin}}
+    requests.post(f"{server.url}/internal/set", json=changes, timeout=10).raise_for_status()
+    response = server.get("system-info")
+    assert response.status_code == 200
+    row = response.json()["recipes"]["llamacpp"]["backends"]["wheel"]
+    assert row["state"] == "unsupported"
+    assert pin in row["message"]

@@ -23,6 +23,9 @@ from lemonade.storage.locks import FileLock
 
 log = logging.getLogger(__name__)
 
+_ENDINGS: Final = ("", *(f"-{number}" for number in range(2, 10)))
+"""Of the names of documents that were put aside."""
+
 _LEFTOVER_AFTER: Final = 600.0
 """Seconds after which a temporary file of a writer is taken for one that was killed."""
 
@@ -148,7 +151,10 @@ def _sweep(target: Path) -> None:
 
 
 def _put_aside(path: Path, why: str) -> None:
-    aside = path.with_name(f"{path.name}.corrupted")
+    names = (f"{path.name}.corrupted{end}" for end in _ENDINGS)
+    # Not over what was put aside before: that may be the one somebody wants back.
+    aside = next((p for p in map(path.with_name, names) if not p.exists()), None)
+    aside = aside or path.with_name(f"{path.name}.corrupted{_ENDINGS[-1]}")
     try:
         path.replace(aside)
     except OSError as error:

@@ -175,3 +175,13 @@ def test_a_full_disk_keeps_the_old_document(tmp_path):
     told, after = result.stdout.splitlines()
     assert "no space left" in told
     assert after == "{'x': 1} ['a.json']"
+
+
+def test_what_was_put_aside_before_stays(tmp_path):
+    path = tmp_path / "models.json"
+    for content in ("precious {", "nothing {", *(str(number) for number in range(9))):
+        path.write_text(content)
+        assert read_json(path) is None
+    assert (tmp_path / "models.json.corrupted").read_text() == "precious {"
+    assert (tmp_path / "models.json.corrupted-2").read_text() == "nothing {"
+    assert len(list(tmp_path.iterdir())) == 9

@@ -85,7 +85,7 @@ class Statistics:
         }
 
     def _note(self, event: RequestFinished) -> None:
-        if event.status >= 400:
+        if event.status >= 400 or not event.complete:
             return
         self._all.add(event.usage)
         self._models.setdefault(event.model, Tally()).add(event.usage)

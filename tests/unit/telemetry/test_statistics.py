@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lemonade.core.bus import Bus
 from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Operation, Usage
@@ -56,3 +58,12 @@ def test_the_last_request_and_totals() -> None:
     assert statistics.of_model("a").last == FIRST
     assert statistics.of_model("b").requests == 1
     assert statistics.of_model("c").requests == 0
+
+
+def test_an_answer_that_broke_off_is_no_request_to_speak_of() -> None:
+    bus = Bus()
+    statistics = Statistics(bus)
+    bus.publish(finished("m", Usage(output_tokens=5)))
+    bus.publish(replace(finished("m", Usage()), complete=False))
+    assert statistics.as_json()["output_tokens"] == 5
+    assert statistics.as_json()["request_count_total"] == 1

@@ -15,7 +15,7 @@ import requests
 
 from lemonade.client.replies import refusal
 from lemonade.client.streams import ChatDelta, read_answer, read_chat, read_transfer
-from lemonade.core.errors import ConnectionLost, ServerUnreachable
+from lemonade.core.errors import ConnectionLost, NotAuthorised, ServerUnreachable
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress
 
@@ -49,7 +49,7 @@ class LemonadeClient:
         self._session.trust_env = False
         self._session.headers["Accept-Encoding"] = "identity"
         if api_key:
-            self._session.headers["Authorization"] = f"Bearer {api_key}"
+            self._session.headers["Authorization"] = _credential(api_key)
 
     def __enter__(self) -> Self:
         return self
@@ -286,6 +286,21 @@ class LemonadeClient:
             f"Could not connect to Lemonade server ({self.base_url}): {_reason(error)}.",
             remedy="Start one with `lemonade serve`, or name another with --host and --port.",
         )
+
+
+def _credential(key: str) -> bytes:
+    """The `Authorization` header, in the bytes the server's environment has the key in.
+
+    Raises:
+        NotAuthorised: no header can hold that key.
+    """
+    key = key.strip()  # what was read from a file often ends with its line
+    if not key.isprintable():
+        raise NotAuthorised(
+            "The API key holds characters that no header can carry, such as a line's end.",
+            remedy="Look at --api-key, LEMONADE_API_KEY and LEMONADE_ADMIN_API_KEY.",
+        )
+    return f"Bearer {key}".encode()
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:

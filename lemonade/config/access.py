@@ -38,11 +38,11 @@ class AccessKeys:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """Read the keys; an admin key that is not set at all is the regular key."""
-        api_key = environ.get("LEMONADE_API_KEY", "")
+        api_key = _key(environ.get("LEMONADE_API_KEY", ""))
         admin_key = environ.get("LEMONADE_ADMIN_API_KEY")
         return cls(
             api_key=api_key,
-            admin_key=api_key if admin_key is None else admin_key,
+            admin_key=api_key if admin_key is None else _key(admin_key),
             admin_key_given=bool(admin_key),
             allowed_origins=environ.get("LEMONADE_ALLOWED_ORIGINS", ""),
         )
@@ -60,6 +60,11 @@ class AccessKeys:
     def allows_origin(self, origin: str) -> bool:
         """Whether a web page of this origin may talk to us."""
         return origin_allowed(origin, self.allowed_origins)
+
+
+def _key(given: str) -> str:
+    """Without the blanks around it, which no header has. Nothing but blanks opens nothing."""
+    return given.strip() or given
 
 
 def bearer(authorization: str | None) -> str:

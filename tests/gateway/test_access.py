@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import requests
 
+from lemonade.client import LemonadeClient
+from lemonade.core.errors import NotAuthorised
 from tests.serving import Serving, serving
 
 
@@ -101,3 +103,22 @@ def test_a_refusal_is_a_text_on_every_route(server: Serving) -> None:
     for path in ("/v1/chat/completions", "/v1/load", "/internal/pin"):
         assert call(server, "POST", path) == 401
         assert call(server, "POST", path, Origin="https://evil.example") == 403
+
+
+@pytest.mark.parametrize("server", [{"LEMONADE_API_KEY": "schlüssel-ключ\n"}], indirect=True)
+def test_keys_may_be_of_any_letters(server: Serving) -> None:
+    with LemonadeClient(server.url, "schlüssel-ключ") as client:
+        assert client.health()["status"] == "ok"
+    for wrong in ("schlüssel", "schlüssel-ключи", "ключ"):
+        with LemonadeClient(server.url, wrong) as client, pytest.raises(NotAuthorised):
+            client.health()
+
+
+def test_a_key_no_header_can_carry_is_called_so() -> None:
+    with pytest.raises(NotAuthorised, match="line"):
+        LemonadeClient("http://127.0.0.1:9", "two\nlines")
+
+
+@pytest.mark.parametrize("server", [{"LEMONADE_API_KEY": " \n"}], indirect=True)
+def test_a_key_of_blanks_opens_nothing(server: Serving) -> None:
+    assert call(server, "GET", "/v1/models") == 401

@@ -19,6 +19,7 @@ from lemonade.core.errors import (
 from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Inference, ModelType, Operation, Usage
 from lemonade.dialects import INFERENCE_ROUTES, read_inference, wrap_backend_error
+from lemonade.gateway.bodies import read_body
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response
 from lemonade.gateway.middleware import HEADERS
 from lemonade.gateway.parts import Parts, parts_of
@@ -78,7 +79,7 @@ def _handler(operation: Operation) -> Handler:
 
 async def _read(request: web.Request, operation: Operation, parts: Parts) -> Inference:
     """The request; for operations whose model is optional, that of the most recent resident."""
-    body = await request.read()
+    body = await read_body(request)
     if operation not in (Operation.TOKENIZE, Operation.SLOTS):
         return read_inference(operation, body)
     recent = parts.pool.most_recent
@@ -124,15 +125,16 @@ async def _forward(
     headers.append(("X-Request-Id", dict(extra_headers)["X-Request-Id"]))
     path = resident.recipe.upstream.operations[wanted.operation]
     tail = request.match_info.get("tail", "")
-    query = f"?{request.query_string}" if wanted.operation is Operation.SLOTS else ""
+    query = request.rel_url.raw_query_string if wanted.operation is Operation.SLOTS else ""
     upstream_request = UpstreamRequest(
         method=request.method,
-        path=path + tail + query,
+        path=f"{path}{tail}?{query}" if query else path + tail,
         headers=tuple(headers),
         body=wanted.body,
         patience=float(parts_of(request).configuration.settings.global_timeout),
     )
-    tap = UsageTap(stream=wanted.stream, started=started, on_first=lease.streaming)
+    on_first = lease.streaming if wanted.stream else None
+    tap = UsageTap(stream=wanted.stream, started=started, on_first=on_first)
     status, complete = 499, False
     try:
         outcome = await relay(

@@ -20,6 +20,10 @@ LIVE = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     home = tmp_path_factory.mktemp("wire")
     catalog = fake_catalog(home)
+    recipe = catalog / "recipes" / "fake.toml"
+    operations = "[upstream.operations]\n"
+    text = recipe.read_text().replace(operations, operations + 'slots = "/fake/last"\n')
+    recipe.write_text(text)
     fake_model(catalog, "quick", args="--chunks 5")
     with serving(home, env={"LEMONADE_CATALOG": str(catalog)}) as one:
         assert one.post("load", {"model_name": "quick"}).status_code == 200
@@ -204,3 +208,11 @@ def test_a_page_may_send_what_its_library_adds(server: Serving) -> None:
     odd = headers | {"Access-Control-Request-Headers": "x-a; y"}
     reply = requests.options(f"{server.api}/chat/completions", headers=odd, timeout=PATIENCE)
     assert ";" not in reply.headers["Access-Control-Allow-Headers"]
+
+
+def test_a_query_reaches_the_engine_as_it_was_written(server: Serving) -> None:
+    with wire(server) as raw:
+        raw.say(post())
+        assert raw.hear()[0] == 200
+        raw.say(b"GET /v1/slots?model=quick&a=%20%0d%0aX:%20b HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert raw.hear()[0] == 200

@@ -21,7 +21,7 @@ from lemonade.core.inference import Inference, ModelType, Operation, Usage
 from lemonade.dialects import INFERENCE_ROUTES, read_inference, wrap_backend_error
 from lemonade.gateway.bodies import read_body
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response
-from lemonade.gateway.middleware import HEADERS
+from lemonade.gateway.middleware import HEADERS, REQUEST_ID
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Handler, Route
 from lemonade.gateway.streaming import BufferedError, relay
@@ -120,9 +120,9 @@ async def _forward(
     request: web.Request, wanted: Inference, lease: Lease, started: float
 ) -> web.StreamResponse:
     resident = lease.resident
-    headers = [(name, request.headers[name]) for name in _PASSED if name in request.headers]
-    extra_headers = request[HEADERS]
-    headers.append(("X-Request-Id", dict(extra_headers)["X-Request-Id"]))
+    given, extra_headers = request.headers, request[HEADERS]
+    headers = [(name, given[name]) for name in _PASSED if name in given]
+    headers.append(("X-Request-Id", REQUEST_ID.get()))
     path = resident.recipe.upstream.operations[wanted.operation]
     tail = request.match_info.get("tail", "")
     query = request.rel_url.raw_query_string if wanted.operation is Operation.SLOTS else ""

@@ -157,6 +157,8 @@ async def _forward(
         status = 502
         raise
     finally:
+        if not complete and tap.saw_end:
+            status, complete = 200, True
         _publish(parts_of(request), wanted, resident, status, started, complete, tap)
 
 

@@ -22,6 +22,11 @@ STREAM_TAIL: Final = 4 * 1024
 BODY_TAIL: Final = 64 * 1024
 """How much of the end of an answer in one piece is kept. Most answers are smaller."""
 
+_LAST_WORD: Final = b"data: [DONE]"
+
+_LAST_WORD_WITHIN: Final = 64
+"""How far from the end it may stand: line ends and the framing of the last chunks follow it."""
+
 _Json: TypeAlias = Mapping[str, Any]
 _N = TypeVar("_N", int, float)
 
@@ -88,6 +93,14 @@ class UsageTap:
         while size - len(blocks[0]) >= self._keep:
             size -= len(blocks.popleft())
         self._size = size
+
+    @property
+    def saw_end(self) -> bool:
+        """Whether a stream's last word, `data: [DONE]`, has passed: all that may lack is framing.
+
+        Many clients hang up on it without waiting for the end of the body.
+        """
+        return self._stream and _LAST_WORD in b"".join(self._blocks)[-_LAST_WORD_WITHIN:]
 
     def finish(self) -> Usage:
         """What the answer says about its cost. Never raises."""

@@ -168,3 +168,22 @@ def test_two_servers_do_not_share_a_port(server: Serving, home: Path) -> None:
     assert len(lines) == 1
     assert port in lines[0]
     assert "taken" in lines[0]
+
+
+def test_a_client_that_hangs_up_on_the_last_word_is_counted(server: Serving) -> None:
+    port = int(server.url.rpartition(":")[2])
+    options = {"include_usage": True}
+    asked = {"model": "quick", "messages": [], "stream": True, "stream_options": options}
+    body = json.dumps(asked).encode()
+    for count in range(1, 6):
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+            raw.sendall(head.encode() + b"\r\n\r\n" + body)
+            got = b""
+            while b"[DONE]" not in got:
+                got += raw.recv(65536)
+        eventually(
+            lambda count=count: server.get("stats").json()["request_count_total"] == count,
+            "each of them is counted",
+        )
+    assert server.get("stats").json()["output_tokens_total"] == 5 * 5

@@ -190,3 +190,22 @@ def test_nonsense_counts_as_nothing_said(raw: bytes) -> None:
 @given(st.binary(max_size=300), st.booleans())
 def test_no_bytes_make_it_fail(raw: bytes, stream: bool) -> None:
     read(raw, b'"usage":{' + raw + b'"timings":{' + raw, stream=stream)
+
+
+@pytest.mark.parametrize("frame", [bytes, chunk])
+def test_a_client_may_hang_up_on_the_streams_last_word(frame) -> None:
+    tap = UsageTap(stream=True, started=0.0, clock=lambda: 0.0)
+    tap.feed(frame(TOKEN))
+    assert not tap.saw_end
+    tap.feed(frame(DONE))
+    assert tap.saw_end
+    tap.feed(b"0\r\n\r\n")
+    assert tap.saw_end
+
+
+def test_only_the_last_word_is_the_end() -> None:
+    for blocks, stream in (((DONE, TOKEN, TOKEN), True), ((DONE,), False), ((), True)):
+        tap = UsageTap(stream=stream, started=0.0, clock=lambda: 0.0)
+        for block in blocks:
+            tap.feed(block)
+        assert not tap.saw_end

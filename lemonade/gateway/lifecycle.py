@@ -13,7 +13,7 @@ from lemonade.gateway.bodies import field, flag, model_name, read_object
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Access, Route
-from lemonade.residency import LoadRequest, Phase, Resident
+from lemonade.residency import LoadRequest, Phase, Resident, log_file_of
 
 _NOT_OPTIONS: Final = ("model_name", "model", "save_options", "pinned", "stream")
 
@@ -29,6 +29,9 @@ _COUNTED: Final = (
 """The types whose limits clients find in `max_models`."""
 
 MAX_LINES: Final = 2000
+
+LOG_TAIL_BYTES: Final = 256 << 10
+"""How much of a log file is looked at for its last lines."""
 
 
 def lifecycle_routes() -> tuple[Route, ...]:
@@ -197,18 +200,20 @@ async def shutdown(request: web.Request) -> web.Response:
 
 
 async def logs(request: web.Request) -> web.StreamResponse:
-    """What a loaded engine printed: `?model=&lines=&follow=true`, plain text."""
+    """What an engine printed: `?model=&lines=&follow=true`, plain text.
+
+    Of a model that is not loaded, the end of what its last engine left: that is where the reason
+    of a failed load is.
+    """
     parts = parts_of(request)
     name = request.query.get("model", "")
-    resident = parts.pool.find(name) if name else parts.pool.most_recent
-    if resident is None or resident.instance is None:
-        raise NotLoaded(
-            f"{name} is not loaded." if name else "No model is loaded.",
-            remedy="`lemonade ps` shows what is.",
-        )
     wanted = request.query.get("lines", "100")
     if not wanted.isdigit() or not 0 <= int(wanted) <= MAX_LINES:
         raise MalformedRequest(f"'lines' must be a number from 0 to {MAX_LINES}.")
+    resident = parts.pool.find(name) if name else parts.pool.most_recent
+    if resident is None or resident.instance is None:
+        left = await asyncio.to_thread(_left_behind, parts, name, int(wanted))
+        return web.Response(text="".join(f"{line}\n" for line in left))
     instance = resident.instance
     if request.method == "HEAD":
         return web.Response(content_type="text/plain", charset="utf-8")
@@ -222,3 +227,26 @@ async def logs(request: web.Request) -> web.StreamResponse:
             await response.write(f"{line}\n".encode())
     await response.write_eof()
     return response
+
+
+def _left_behind(parts: Parts, name: str, lines: int) -> list[str]:
+    """The last lines in the log file of a model that is not loaded.
+
+    Raises:
+        NotLoaded: no engine of it has left anything.
+    """
+    if not name:
+        raise NotLoaded("No model is loaded.", remedy="`lemonade ps` shows what is.")
+    served = parts.registry.public_name(parts.registry.resolve(name))
+    file = log_file_of(parts.directories.state / "logs", served)
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as log:
+            log.seek(max(0, size - LOG_TAIL_BYTES))
+            text = log.read().decode("utf-8", "replace")
+    except OSError as error:
+        raise NotLoaded(
+            f"{served} is not loaded, and no engine of it has left a log.",
+            remedy="`lemonade ps` shows what is loaded.",
+        ) from error
+    return text.splitlines()[-lines:] if lines else []

@@ -1,7 +1,7 @@
 """Which models are loaded, and who may use them."""
 
 from lemonade.residency.availability import Availability
-from lemonade.residency.loading import Loader, LoaderParts, LoadPlan
+from lemonade.residency.loading import Loader, LoaderParts, LoadPlan, log_file_of
 from lemonade.residency.local import LocalPlacement
 from lemonade.residency.placement import Instance, Placement
 from lemonade.residency.pool import Pool
@@ -21,4 +21,5 @@ __all__ = [
     "Placement",
     "Pool",
     "Resident",
+    "log_file_of",
 ]

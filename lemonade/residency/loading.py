@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -119,7 +120,7 @@ class Loader:
 
         named = options_for(None).values.get(recipe.backend_option or "", "")
         candidates = [
-            (backend, judge(backend, parts.machine), self._active(recipe, backend) is not None)
+            (backend, judge(backend, parts.machine), self._is_here(recipe, backend))
             for backend in parts.catalog.backends_of(recipe.id)
         ]
         backend = choose_backend(
@@ -192,6 +193,16 @@ class Loader:
             port.release()
             raise
 
+    def _is_here(self, recipe: RecipeSpec, backend: BackendSpec) -> bool:
+        """Whether it can be started as it is.
+
+        A pin that cannot be used must not keep the recipe's other backends from being chosen; it
+        is said when this one is.
+        """
+        with suppress(UnsupportedHere):
+            return self._active(recipe, backend) is not None
+        return False
+
     def _active(self, recipe: RecipeSpec, backend: BackendSpec) -> Bundle | None:
         pin = self._parts.configuration.binary_pin(recipe.section, backend.backend_id.variant)
         return self._parts.bundles.active(backend, pin)
@@ -234,11 +245,12 @@ class Loader:
             options=plan.options,
             endpoint=port.endpoint,
             api_key=api_key,
-            log_file=parts.log_dir / f"{_file_name(plan.served_name)}.log",
+            log_file=log_file_of(parts.log_dir, plan.served_name),
             environ=parts.environ,
         )
 
 
-def _file_name(model: str) -> str:
-    """A model's name as one path component."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in model)[:120]
+def log_file_of(folder: Path, model: str) -> Path:
+    """Where the output of a model's engines is kept, over all its loads."""
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in model)[:120]
+    return folder / f"{name}.log"

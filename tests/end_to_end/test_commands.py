@@ -145,7 +145,10 @@ def test_followed_logs_end_with_the_model(home: Path, engine_bundles: Path) -> N
             assert cli("unload").returncode == 0
             process.communicate(timeout=PATIENCE)
             assert process.returncode == 0
-        done = cli("logs", CHAT)
+        left = cli("logs", CHAT)
+        assert left.returncode == 0, "what its last engine printed can still be read"
+        assert "print_timing" in left.stdout
+        done = cli("logs", "Tiny-Embed-GGUF")
         assert done.returncode == 1
         assert "is not loaded" in done.stderr
 

@@ -134,6 +134,10 @@ def test_a_failed_load_evicts_nobody_and_quotes_the_engine(server: Serving) -> N
     assert error["facts"]["last_lines"]
     assert server.loaded()["one"]["pid"] == pid
     assert server.chat("one").status_code == 200
+    left = server.get("logs?model=stillborn&lines=5")
+    assert left.status_code == 200
+    assert set(error["facts"]["last_lines"]) & set(left.text.splitlines())
+    assert server.get("logs?model=two").status_code == 404
 
 
 def test_a_load_with_other_options_replaces_the_engine(server: Serving) -> None:

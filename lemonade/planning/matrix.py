@@ -45,8 +45,8 @@ class Refusal:
 def best_device(rows: Sequence[RunsOnSpec], machine: Machine) -> Device | None:
     """The device a backend of these rows would compute on; `None` is the processor.
 
-    A GPU of its own is preferred to an integrated one if the backend can use both; among equals it
-    is the one the driver lists first.
+    A GPU of its own is preferred to an integrated one if the backend can use both; of NVIDIA's the
+    newest architecture; among equals it is the one the driver lists first.
     """
     found = [
         device
@@ -55,8 +55,7 @@ def best_device(rows: Sequence[RunsOnSpec], machine: Machine) -> Device | None:
         for device in (*_ready(row, machine), *_usable(row.npu, machine.npus))
     ]
     order = [*machine.gpus, *machine.npus]
-    found.sort(key=lambda d: (isinstance(d, Gpu) and d.integrated, order.index(d)))
-    return found[0] if found else None
+    return min(found, key=lambda d: (*_rank(d), order.index(d)), default=None)
 
 
 def refusal(rows: Sequence[RunsOnSpec], machine: Machine) -> Refusal | None:
@@ -129,6 +128,13 @@ def _ready(row: RunsOnSpec, machine: Machine) -> list[Device]:
         for gpu in _usable(row.gpu, machine.gpus)
         if not any(_NEEDS[need](gpu, machine) for need in row.needs)
     ]
+
+
+def _rank(device: Device) -> tuple[bool, int]:
+    """Lower is better. A number of NVIDIA's says which is newer; one of AMD's says nothing."""
+    number = device.family.removeprefix("sm_")
+    newness = int(number) if number.isdigit() else 0
+    return (isinstance(device, Gpu) and device.integrated, -newness)
 
 
 def _is_one_of(family: str, patterns: Sequence[str]) -> bool:

@@ -70,7 +70,7 @@ def verdict(variant: str, tree: Tree, root: Path, *, fenced: bool = False) -> Ve
         (trees.apu_and_card, "rocm", "gfx1201"),
         (trees.apu_and_card, "rocm-without-needs", "gfx1201"),
         (trees.npu_ready, "npu", "XDNA2"),
-        (trees.nvidia_mixed, "cuda", "sm_86"),
+        (trees.nvidia_mixed, "cuda", "sm_120"),
     ],
 )
 def test_what_runs(tmp_path: Path, tree: Tree, variant: str, device: str) -> None:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -37,7 +38,7 @@ from lemonade.core.events import RequestFinished
 from lemonade.gateway import Parts, build_application
 from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
 from lemonade.gateway.middleware import REQUEST_ID
-from lemonade.hardware import detect
+from lemonade.hardware import detect, real_instruments
 from lemonade.installer import Bundles, Installer
 from lemonade.residency import Loader, LoaderParts, LoadRequest, LocalPlacement, Pool
 from lemonade.storage import Directories
@@ -177,7 +178,7 @@ async def _join(
     """Make every part and hand each what it needs; the stack ends them in reverse order."""
     settings = configuration.settings
     bus = Bus()
-    machine = await asyncio.to_thread(detect)
+    machine = await asyncio.to_thread(detect, Path("/"), real_instruments(environ))
     registry = ModelRegistry(catalog, directories.config / "user_models.json")
     saved_options = SavedOptions(
         directories.config / "recipe_options.json", catalog.builtin_models()

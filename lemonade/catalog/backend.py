@@ -45,8 +45,11 @@ class RunsOnSpec(Declared):
         cpu: `x86_64`, `arm64`.
         cpu_features: flags as /proc/cpuinfo names them; all of them must be there. Only looked at
             on x86_64.
-        gpu: GPU families; a trailing `X` stands for the last digit (`gfx110X`).
+        gpu: GPU families; a trailing `X` stands for the last digit (`gfx110X`), a trailing `*` for
+            any end (`gfx*`).
         npu: NPU families (`XDNA2`).
+        needs: what the system must do for that device beside having its driver. `cwsr`: the kernel
+            says how much a gfx1151 needs to save its queues.
     """
 
     os: tuple[str, ...] = ()
@@ -54,6 +57,7 @@ class RunsOnSpec(Declared):
     cpu_features: tuple[str, ...] = ()
     gpu: tuple[str, ...] = ()
     npu: tuple[str, ...] = ()
+    needs: tuple[Literal["cwsr"], ...] = ()
 
 
 class BundleSpec(Declared):

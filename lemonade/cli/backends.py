@@ -52,6 +52,8 @@ def backends(context: click.Context, everything: bool, as_json: bool) -> None:  
         Column("Action"),
     ]
     write_table(columns, rows, rule=148)
+    for line in _evidence(recipes) if everything else ():
+        out(line)
 
 
 def _rows(name: str, recipe: JsonObject, *, everything: bool) -> list[tuple[str, ...]]:
@@ -65,6 +67,16 @@ def _rows(name: str, recipe: JsonObject, *, everything: bool) -> list[tuple[str,
         first = name if not rows else ""
         rows.append((first, variant, state, said, str(backend.get("action") or "-")))
     return rows
+
+
+def _evidence(recipes: JsonObject) -> list[str]:
+    """What was read on this machine where a backend was refused, under the table."""
+    lines: list[str] = []
+    for name, recipe in sorted(recipes.items(), key=lambda item: item[1].get("order", 0)):
+        for variant, backend in (recipe.get("backends") or {}).items():
+            seen = [f"  {one['path']}: {one['value']}" for one in backend.get("evidence") or ()]
+            lines += [f"{name}:{variant} was refused because of", *seen] if seen else []
+    return ["", *lines] if lines else []
 
 
 @backends.command(cls=Command)

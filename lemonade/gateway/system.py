@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -17,7 +17,7 @@ from lemonade.core.units import render_size
 from lemonade.gateway.errors import json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Route
-from lemonade.hardware import Machine, usage
+from lemonade.hardware import Evidence, Machine, Problem, usage
 from lemonade.planning import choose_backend, judge
 from lemonade.residency import Availability, Phase, Resident
 from lemonade.telemetry import CONTENT_TYPE as METRICS_CONTENT_TYPE
@@ -70,23 +70,30 @@ def _describe(parts: Parts) -> dict[str, Any]:
 
 def _devices(machine: Machine) -> dict[str, Any]:
     cpu = machine.cpu
-    amd, nvidia = [], []
+    amd: list[dict[str, Any]] = []
+    nvidia: list[dict[str, Any]] = []
     for gpu in machine.gpus:
         row: dict[str, Any] = {
             "name": gpu.name,
-            "available": not gpu.problem,
+            "available": gpu.problem is None,
             "family": gpu.family,
+            "integrated": gpu.integrated,
             "vram_gb": round(gpu.vram_bytes / GIB, 1),
         }
-        if gpu.driver_version:
-            row["driver_version"] = gpu.driver_version
-        if gpu.problem:
-            row["error"] = gpu.problem
+        known = {
+            "driver_version": gpu.driver_version,
+            "pci_address": gpu.pci_address,
+            "uuid": gpu.uuid,
+        }
+        row |= {key: value for key, value in known.items() if value}
+        row |= _problem(gpu.problem)
         if gpu.vendor == "amd":
-            row["integrated"] = gpu.integrated
             row["virtual_mem_gb"] = round(gpu.shared_bytes / GIB, 1)
             amd.append(row)
         else:
+            row["index"] = len(nvidia)
+            if gpu.family:
+                row["compute_capability"] = _capability(gpu.family)
             nvidia.append(row)
     devices: dict[str, Any] = {
         "cpu": {
@@ -103,11 +110,32 @@ def _devices(machine: Machine) -> dict[str, Any]:
         npu = machine.npus[0]
         devices["amd_npu"] = {
             "name": npu.name,
-            "available": not npu.problem,
+            "available": npu.problem is None,
             "family": npu.family,
-            **({"error": npu.problem} if npu.problem else {}),
+            **_problem(npu.problem),
         }
     return devices
+
+
+def _capability(family: str) -> str:
+    """`sm_86` as NVIDIA writes it elsewhere: `8.6`."""
+    digits = family.removeprefix("sm_")
+    return f"{digits[:-1]}.{digits[-1:]}"
+
+
+def _problem(problem: Problem | None) -> dict[str, Any]:
+    """What a device's row says if it cannot be used."""
+    if problem is None:
+        return {}
+    return {
+        "error": problem.reason,
+        "action": problem.fix,
+        "evidence": _evidence((problem.evidence,)),
+    }
+
+
+def _evidence(evidence: Sequence[Evidence]) -> list[dict[str, str]]:
+    return [{"path": one.path, "value": one.value} for one in evidence]
 
 
 def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
@@ -116,12 +144,14 @@ def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
         variant = backend.backend_id.variant
         pin = parts.configuration.binary_pin(recipe.section, variant)
         status = parts.bundles.status(backend, parts.machine, pin)
-        candidates.append((backend, judge(backend, parts.machine), status.state == "installed"))
+        verdict = judge(backend, parts.machine)
+        candidates.append((backend, verdict, status.state == "installed"))
         rows[variant] = {
             "devices": list(backend.devices),
             "state": status.state,
             "message": status.message,
-            "action": status.action,
+            "action": status.action or verdict.fix,
+            "evidence": _evidence(verdict.evidence),
             "title": backend.title,
             "can_uninstall": status.can_uninstall,
         }

@@ -1,8 +1,9 @@
 """One look at the machine: asks each detector, keeps what answers, records what could not.
 
 A detector that fails never takes the others down, and a device that is there but cannot be used is
-part of the answer with its reason. Looks at files only and starts no program; blocks for some
-milliseconds.
+part of the answer with its reason. Reads files, some milliseconds' worth, and asks more only about
+NVIDIA's GPUs where there are any and the caller has given the means. Writes nothing, opens no
+device, needs no privileges.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -20,6 +22,7 @@ import psutil
 from lemonade.hardware import linux
 from lemonade.hardware.amd import find_amd_gpus
 from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu
+from lemonade.hardware.instruments import Instruments
 from lemonade.hardware.nvidia import find_nvidia_gpus
 from lemonade.hardware.xdna import find_xdna_npus
 
@@ -28,14 +31,16 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SYSTEMS: Final = {"darwin": "macos", "win32": "windows"}
+_FILES_ONLY: Final = Instruments()
 _FAMILIES: Final = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
 
-def detect(root: Path = Path("/")) -> Machine:
+def detect(root: Path = Path("/"), instruments: Instruments = _FILES_ONLY) -> Machine:
     """What this machine is. Never raises.
 
     Args:
         root: where `/proc`, `/sys`, `/dev` and `/etc` are.
+        instruments: what may be asked beside files.
     """
     problems: list[str] = []
 
@@ -58,9 +63,9 @@ def detect(root: Path = Path("/")) -> Machine:
         kernel=ask("The kernel", linux.kernel, ""),
         cpu=ask("The processor", linux.cpu, unknown),
         memory_bytes=ask("The memory", linux.memory_bytes, 0),
-        gpus=ask("AMD GPUs", find_amd_gpus, no_gpus)
-        + ask("NVIDIA GPUs", find_nvidia_gpus, no_gpus),
-        npus=ask("NPUs", find_xdna_npus, no_npus),
+        gpus=ask("AMD GPUs", partial(find_amd_gpus, instruments=instruments), no_gpus)
+        + ask("NVIDIA GPUs", partial(find_nvidia_gpus, instruments=instruments), no_gpus),
+        npus=ask("NPUs", partial(find_xdna_npus, instruments=instruments), no_npus),
         problems=tuple(problems),
     )
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lemonade.hardware.files import number
+
 _NAMES: Final = ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids")
 
 
@@ -73,11 +75,3 @@ def pci_name(root: Path, device: PciDevice) -> str:
             elif ours and line.startswith(f"\t{device.device:04x}"):
                 return line[5:].strip()
     return ""
-
-
-def number(path: Path) -> int:
-    """A number as sysfs writes them (`0x1002`, `12`); 0 if the file cannot be read."""
-    try:
-        return int(path.read_text().strip(), 0)
-    except (OSError, ValueError):
-        return 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from lemonade.hardware.files import number
 from lemonade.hardware.linux import meminfo, memory_limits
-from lemonade.hardware.pci import number
 
 
 @dataclass(frozen=True, slots=True)

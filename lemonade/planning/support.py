@@ -1,23 +1,23 @@
 """Does a backend run on this machine, and which of a recipe's backends is taken.
 
-Every "no" is a sentence with its evidence: what is needed and what is here.
+Every "no" is a sentence with its evidence: what is needed, what is here, and what to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lemonade.catalog.backend import BackendSpec, RunsOnSpec
+from lemonade.catalog.backend import BackendSpec
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.errors import UnknownBackend, UnsupportedHere
 from lemonade.core.ids import BackendId
-from lemonade.hardware.facts import Gpu, Machine, Npu
+from lemonade.hardware.facts import Evidence, Machine
+from lemonade.planning.matrix import Device, best_device, refusal
 
 _LIST: Final = "`lemonade backends --all` shows what runs here and why the rest does not."
 _AUTOMATIC: Final = frozenset({"", "auto"})
-_SYSTEMS: Final = {"linux": "Linux", "windows": "Windows", "macos": "macOS"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,25 @@ class Verdict:
     """Whether a backend runs on a machine.
 
     Attributes:
+        rule: what refused it, for programs (`planning.matrix.Refusal`); empty if nothing did.
         reason: why not, as a sentence; empty if it does.
-        remedy: what to do about it; may be empty.
+        evidence: what was read, and where.
+        fix: what to do about it, as a sentence; empty if nothing can be done.
+        device: what it would compute on; `None` is the processor.
     """
 
     backend: BackendId
     supported: bool
+    rule: str = ""
     reason: str = ""
-    remedy: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    fix: str = ""
+    device: Device | None = None
+
+    @property
+    def remedy(self) -> str:
+        """For an error that ends with this verdict: the fix, or where to look for another way."""
+        return "" if self.supported else self.fix or _LIST
 
 
 Candidate = tuple[BackendSpec, Verdict, bool]
@@ -40,18 +51,19 @@ Candidate = tuple[BackendSpec, Verdict, bool]
 
 
 def judge(backend: BackendSpec, machine: Machine) -> Verdict:
-    """Whether the backend runs on the machine.
-
-    One matching row of its support matrix is enough. If none matches, the reason comes from the
-    rows that came nearest, so that nobody is told about Arm who has the wrong GPU.
-    """
-    misses = [_first_miss(row, machine) for row in backend.runs_on]
-    if any(miss is None for miss in misses):
-        return Verdict(backend.backend_id, supported=True)
-    rows = list(zip(backend.runs_on, misses, strict=True))
-    nearest = max((miss for miss in misses if miss), key=_STAGES.index, default="os")
-    reason = _REASONS[nearest]([row for row, miss in rows if miss == nearest], machine)
-    return Verdict(backend.backend_id, supported=False, reason=reason, remedy=_LIST)
+    """Whether the backend runs on the machine; one matching row of its matrix is enough."""
+    refused = refusal(backend.runs_on, machine)
+    if refused is None:
+        device = best_device(backend.runs_on, machine)
+        return Verdict(backend.backend_id, supported=True, device=device)
+    return Verdict(
+        backend.backend_id,
+        supported=False,
+        rule=refused.rule,
+        reason=refused.reason,
+        evidence=refused.evidence,
+        fix=refused.fix,
+    )
 
 
 def choose_backend(
@@ -100,6 +112,7 @@ def _named(recipe: RecipeSpec, candidates: Sequence[Candidate], wanted: str) -> 
                 raise UnsupportedHere(
                     f"{spec.id} does not run on this machine. {verdict.reason}",
                     remedy=verdict.remedy,
+                    facts={"rule": verdict.rule, "evidence": [str(e) for e in verdict.evidence]},
                 )
             return spec
     names = [spec.backend_id.variant for spec, _, _ in candidates]
@@ -119,100 +132,3 @@ def _why_not(candidate: Candidate, *, prefer_system: bool) -> str:
     if spec.pin.source == "system" and not prefer_system:
         return "It is here, but prefer_system is off."
     return ""
-
-
-# ---- rows and machines
-
-_STAGES: Final = ("os", "cpu", "cpu_features", "npu", "gpu")
-"""In this order a row is compared; the later it fails, the nearer it came."""
-
-
-def _first_miss(row: RunsOnSpec, machine: Machine) -> str | None:
-    if row.os and machine.os not in row.os:
-        return "os"
-    if row.cpu and machine.cpu.family not in row.cpu:
-        return "cpu"
-    if _missing_features(row, machine):
-        return "cpu_features"
-    if row.npu and not any(_usable(npu, row.npu) for npu in machine.npus):
-        return "npu"
-    if row.gpu and not any(_usable(gpu, row.gpu) for gpu in machine.gpus):
-        return "gpu"
-    return None
-
-
-def _missing_features(row: RunsOnSpec, machine: Machine) -> list[str]:
-    if machine.cpu.family != "x86_64":
-        return []
-    return [feature for feature in row.cpu_features if feature not in machine.cpu.features]
-
-
-def _usable(device: Gpu | Npu, families: Sequence[str]) -> bool:
-    return not device.problem and any(_matches(family, device.family) for family in families)
-
-
-def _matches(pattern: str, family: str) -> bool:
-    """`gfx110X` stands for gfx1100 to gfx110f."""
-    if pattern.endswith("X"):
-        return len(family) == len(pattern) and family.startswith(pattern[:-1])
-    return family == pattern
-
-
-def _wrong_os(rows: Sequence[RunsOnSpec], machine: Machine) -> str:
-    systems = _distinct(_SYSTEMS.get(name, name) for row in rows for name in row.os)
-    return f"It needs {_either(systems)}; this is {_SYSTEMS.get(machine.os, machine.os)}."
-
-
-def _wrong_cpu(rows: Sequence[RunsOnSpec], machine: Machine) -> str:
-    families = _distinct(name for row in rows for name in row.cpu)
-    return f"It needs a processor of the kind {_either(families)}; this is {machine.cpu.family}."
-
-
-def _wrong_features(rows: Sequence[RunsOnSpec], machine: Machine) -> str:
-    row = min(rows, key=lambda row: len(_missing_features(row, machine)))
-    return (
-        f"It needs the CPU features {', '.join(row.cpu_features)}; this CPU "
-        f"({machine.cpu.name}) lacks {', '.join(_missing_features(row, machine))}."
-    )
-
-
-def _wrong_gpu(rows: Sequence[RunsOnSpec], machine: Machine) -> str:
-    families = _distinct(name for row in rows for name in row.gpu)
-    return _wrong_device("a GPU", families, machine.gpus)
-
-
-def _wrong_npu(rows: Sequence[RunsOnSpec], machine: Machine) -> str:
-    families = _distinct(name for row in rows for name in row.npu)
-    return _wrong_device("an NPU", families, machine.npus)
-
-
-def _wrong_device(kind: str, families: Sequence[str], here: Sequence[Gpu | Npu]) -> str:
-    needed = f"It needs {kind} of {_either(families)}"
-    if not here:
-        return f"{needed}; this machine has none."
-    broken = [device for device in here if device.problem]
-    fitting = [d for d in broken if not d.family or any(_matches(f, d.family) for f in families)]
-    if fitting:
-        return f"{needed}; there is {fitting[0].name}, but: {fitting[0].problem}"
-    found = _distinct(f"{d.name} ({d.family or 'of an unknown family'})" for d in here)
-    return f"{needed}; this machine has {', '.join(found)}."
-
-
-_REASONS: Final = {
-    "os": _wrong_os,
-    "cpu": _wrong_cpu,
-    "cpu_features": _wrong_features,
-    "npu": _wrong_npu,
-    "gpu": _wrong_gpu,
-}
-
-
-def _distinct(words: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(words))
-
-
-def _either(words: Sequence[str]) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} or {words[-1]}"

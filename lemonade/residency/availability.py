@@ -22,7 +22,7 @@ class Availability:
         self._machine = machine
         self._filters = not configuration.settings.disable_model_filtering
         self._recipes: dict[str, str | None] = {}
-        pools = [max(gpu.vram_bytes, gpu.shared_bytes) for gpu in machine.gpus]
+        pools = [gpu.pool_bytes for gpu in machine.gpus]
         self._pool_bytes = max([*pools, int(machine.memory_bytes * MEMORY_SHARE)])
 
     def of(self, spec: ModelSpec) -> str | None:

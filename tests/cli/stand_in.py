@@ -89,7 +89,12 @@ RECIPES: dict[str, Any] = {
     "vllm": {
         "order": 20,
         "backends": {
-            "rocm": {"state": "unsupported", "message": "No supported GPU.", "action": ""},
+            "rocm": {
+                "state": "unsupported",
+                "message": "No supported GPU.",
+                "action": "Join the group render.",
+                "evidence": [{"path": "/dev/kfd", "value": "mode 0660, group render"}],
+            },
             "cpu": {
                 "state": "update_required",
                 "message": "0.31.0 is installed, 0.32.0 is wanted.",

@@ -109,6 +109,12 @@ def test_backends_hides_what_cannot_run_here(cli: Cli) -> None:
     everything = cli("recipes", "--all").stdout
     assert "flm" in everything
     assert "No supported GPU." in everything
+    assert "Join the group render." in everything
+    assert everything.splitlines()[-2:] == [
+        "vllm:rocm was refused because of",
+        "  /dev/kfd: mode 0660, group render",
+    ]
+    assert "/dev/kfd" not in "".join(lines)
     assert json.loads(cli("backends", "--json").stdout)["llamacpp"]["default_backend"] == "vulkan"
 
 

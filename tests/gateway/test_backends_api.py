@@ -233,7 +233,13 @@ def test_a_refusal_names_what_was_asked_for(refusing: Serving) -> None:
     asked = {"recipe": "fake", "backend": "elsewhere"}
     reply = refusing.post("install", asked).json()
     assert {key: reply[key] for key in asked} == asked
-    assert row(refusing, "elsewhere")["state"] == "unsupported"
+    refused = row(refusing, "elsewhere")
+    assert (refused["state"], refused["message"]) == (
+        "unsupported",
+        "It needs Windows; this is Linux.",
+    )
+    assert [set(one) for one in refused["evidence"]] == [{"path", "value"}]
+    assert row(refusing)["evidence"] == []
     assert requests.get(f"{refusing.api}/install", timeout=10).status_code == 405
     assert refusing.post("uninstall", {"recipe": "fake"}).status_code == 400
 

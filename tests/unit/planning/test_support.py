@@ -8,7 +8,7 @@ import pytest
 
 from lemonade.catalog.backend import BackendSpec
 from lemonade.core.errors import UnknownBackend, UnsupportedHere
-from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu
+from lemonade.hardware.facts import Cpu, Evidence, Gpu, Machine, Npu, Problem
 from lemonade.planning import choose_backend, judge
 from tests.unit.planning.examples import MACHINE, backend, recipe
 
@@ -28,8 +28,13 @@ def on_gpu(*families: str, variant: str = "rocm", preference: int = 20) -> Backe
     )
 
 
+def broken(reason: str) -> Problem | None:
+    return Problem("no-compute", reason, Evidence("/dev", ""), "Mend it.") if reason else None
+
+
 def amd(family: str, problem: str = "") -> Machine:
-    return replace(MACHINE, gpus=(Gpu("amd", "A GPU", family, integrated=True, problem=problem),))
+    gpu = Gpu("amd", "A GPU", family, integrated=True, problem=broken(problem))
+    return replace(MACHINE, gpus=(gpu,))
 
 
 def features(*names: str) -> Machine:
@@ -89,8 +94,10 @@ def test_npus() -> None:
     spec = WHEEL.model_copy(update={"runs_on": (row,)})
     assert judge(spec, MACHINE).reason == "It needs an NPU of XDNA2; this machine has none."
     assert judge(spec, replace(MACHINE, npus=(Npu("an NPU", "XDNA2"),))).supported
-    broken = replace(MACHINE, npus=(Npu("an NPU", "XDNA2", "The driver is not loaded."),))
-    assert judge(spec, broken).reason.endswith("but: The driver is not loaded.")
+    without = Npu("an NPU", "XDNA2", problem=broken("The driver is not loaded."))
+    assert judge(spec, replace(MACHINE, npus=(without,))).reason.endswith(
+        "but: The driver is not loaded."
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from lemonade.core.errors import WouldNotDie
+from lemonade.core.errors import SpawnFailed, WouldNotDie
 from lemonade.core.process import Endpoint, ExitReport, ProcessSpec
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.supervisor import Child, Phase, Supervisor
@@ -59,6 +59,11 @@ class LocalInstance:
         """Whether its last probe passed."""
         return self._child.phase is Phase.READY
 
+    @property
+    def ending(self) -> bool:
+        """Whether its process has ended or was told to; what it started may still be there."""
+        return self._child.phase not in (Phase.STARTING, Phase.READY, Phase.UNHEALTHY)
+
     async def ready(self) -> None:
         """Return when the probe has passed."""
         await self._child.ready()
@@ -97,8 +102,18 @@ class LocalPlacement:
         self._supervisor = supervisor
 
     def lease_endpoint(self) -> PortLease:
-        """Reserve a loopback port."""
-        return LocalPort(self._supervisor.lease_port())
+        """Reserve a loopback port.
+
+        Raises:
+            SpawnFailed: there is none, or no descriptor to look for one with.
+        """
+        try:
+            return LocalPort(self._supervisor.lease_port())
+        except OSError as error:
+            raise SpawnFailed(
+                f"No private port can be had for an engine: {error.strerror or error}.",
+                remedy="Unload a model or close connections, or raise the limit on open files.",
+            ) from error
 
     async def start(self, spec: ProcessSpec, *, api_key: str) -> Instance:
         """Spawn it; see `Placement.start`."""

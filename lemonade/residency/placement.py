@@ -36,6 +36,11 @@ class Instance(Protocol):
         """Whether its last probe passed."""
         ...
 
+    @property
+    def ending(self) -> bool:
+        """Whether it has ended, or is being ended: no new request can be answered."""
+        ...
+
     async def ready(self) -> None:
         """Return when it may be used.
 

@@ -16,15 +16,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from lemonade.catalog import ModelRegistry
 from lemonade.core.bus import Bus
-from lemonade.core.errors import ChildError, LemonadeError, NotLoaded, QueueFull, ShuttingDown
+from lemonade.core.errors import (
+    ChildError,
+    EverythingPinned,
+    LemonadeError,
+    NotLoaded,
+    QueueFull,
+    ShuttingDown,
+)
 from lemonade.core.events import LoadFailed
-from lemonade.core.progress import Progress, ProgressListener
+from lemonade.core.progress import ProgressListener
+from lemonade.residency.attempt import Attempt
 from lemonade.residency.loading import Ingredients, Loader, LoadPlan
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.resident import Lease, Phase, Resident
@@ -63,9 +71,7 @@ class Pool:
         self._linger_seconds = linger
         self._tasks = asyncio.TaskGroup()
         self._residents = Residents(self._tasks, bus)
-        self._load_tasks: dict[Resident, asyncio.Task[None]] = {}
-        self._listeners: dict[Resident, list[ProgressListener]] = {}
-        self._kept: set[Resident] = set()
+        self._attempts: dict[Resident, Attempt] = {}
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -96,14 +102,20 @@ class Pool:
         key = spec.canonical_name
         while True:
             resident = self._residents.serving.get(key)
-            if resident is not None:
+            if resident is not None and not resident.ending:
                 return Lease(resident)
             pending = self._residents.loading.get(key)
+            leaving = resident or pending
+            if leaving is not None and (leaving.ending or leaving.called_off):
+                await leaving.gone.wait()
+                continue
             if pending is None:
                 served = self._registry.public_name(spec)
                 request = LoadRequest()
                 pending = self._begin(self._loader.plan(spec, served, request), request)
-            await self._wait(pending)
+            lease = await self._lease_of(pending)
+            if lease is not None:
+                return lease
 
     async def load(
         self,
@@ -129,21 +141,16 @@ class Pool:
         spec = self._registry.resolve(name)
         self._check_open()
         plan = self._loader.plan(spec, self._registry.public_name(spec), request)
-        current = self._residents.serving.get(spec.canonical_name)
-        pending = self._residents.loading.get(spec.canonical_name)
-        if pending is not None and not _same(pending, plan):
-            await self._cancel(pending, "another load of it with other options was asked for")
-            pending = None
-        if pending is None and current is not None and _same(current, plan):
-            current.last_use = time.monotonic()
-            resident = current
-        else:
-            resident = pending or self._begin(plan, request)
+        resident = await self._join(plan, request)
+        attempt = self._attempts.get(resident)
         if request.pinned is not None:
             resident.pinned = request.pinned
-        if keep and resident.phase is Phase.LOADING:
-            self._kept.add(resident)
-        await self._follow(resident, listen)
+            self._residents.pulse()
+        if attempt is None:
+            await self._wait(resident)
+        else:
+            attempt.kept = attempt.kept or keep
+            await self._follow(attempt, listen)
         for victim in tuple(self._residents.draining):
             if victim.leases == 0:
                 await victim.gone.wait()
@@ -160,6 +167,8 @@ class Pool:
         key = spec.canonical_name
         pending = self._residents.loading.get(key)
         if pending is not None:
+            # Not even if this load had replaced it: nobody wants the model now.
+            self._attempts[pending].forgo(lambda victim: victim.key == key)
             await self._cancel(pending, "it was unloaded while loading")
         resident = self._residents.serving.get(key)
         if resident is not None:
@@ -175,8 +184,13 @@ class Pool:
 
     async def unload_where(self, wanted: Callable[[Resident], bool], why: str) -> tuple[str, ...]:
         """Unload those of whom `wanted` is true; loads of such are given up. Their names."""
-        for pending in [r for r in self._residents.loading.values() if wanted(r)]:
-            await self._cancel(pending, why)
+        for attempt in self._attempts.values():
+            attempt.forgo(wanted)
+        pending = [r for r in self._residents.loading.values() if wanted(r)]
+        for one in pending:
+            self._attempts[one].call_off(why)
+        for one in pending:
+            await one.gone.wait()
         return await self._residents.retire_where(wanted, why)
 
     def pin(self, name: str, *, pinned: bool) -> None:
@@ -189,6 +203,9 @@ class Pool:
         if resident is None:
             raise NotLoaded(f"{name} is not loaded.", remedy="`lemonade ps` shows what is.")
         resident.pinned = pinned
+        successor = self._residents.loading.get(resident.key)
+        if successor is not None:
+            successor.pinned = pinned
         self._residents.pulse()
 
     def find(self, name: str) -> Resident | None:
@@ -207,14 +224,15 @@ class Pool:
     async def close(self) -> None:
         """Take no more requests; end all engines at once, without waiting for their requests."""
         self._closed = True
-        for task in tuple(self._load_tasks.values()):
-            task.cancel()
+        loading = tuple(self._attempts)
+        for attempt in self._attempts.values():
+            attempt.call_off("the server is shutting down")
         for resident in tuple(self._residents.serving.values()):
             self._residents.retire(resident, "the server is shutting down")
         leaving = tuple(self._residents.draining)
         for resident in leaving:
             resident.idle.set()
-        for resident in leaving:
+        for resident in (*loading, *leaving):
             await resident.gone.wait()
 
     def hurry(self) -> None:
@@ -225,17 +243,33 @@ class Pool:
 
     # ---- waiting
 
-    async def _follow(self, resident: Resident, listen: ProgressListener | None) -> None:
-        listeners = self._listeners.setdefault(resident, [])
+    async def _follow(self, attempt: Attempt, listen: ProgressListener | None) -> None:
         if listen is not None:
-            listeners.append(listen)
+            attempt.listeners.append(listen)
         try:
-            await self._wait(resident)
+            await self._wait(attempt.resident)
         finally:
             if listen is not None:
-                listeners.remove(listen)
-            if not listeners:
-                self._listeners.pop(resident, None)
+                attempt.listeners.remove(listen)
+
+    async def _lease_of(self, pending: Resident) -> Lease | None:
+        """Wait for a load; `None` if nothing usable came of it, and the search begins anew.
+
+        The lease is held from the beginning: where models take each other's places, everybody who
+        has waited is answered before the engine leaves again.
+        """
+        lease = Lease(pending)
+        usable = False
+        try:
+            await self._wait(pending)
+            usable = pending.phase in (Phase.SERVING, Phase.DRAINING) and not pending.ending
+        except NotLoaded:
+            if not pending.superseded:
+                raise
+        finally:
+            if not usable:
+                lease.end()
+        return lease if usable else None
 
     async def _wait(self, resident: Resident) -> None:
         """Until a load has ended; raises its error."""
@@ -261,17 +295,50 @@ class Pool:
             async with asyncio.timeout(self._linger_seconds):
                 await resident.settled.wait()
         except TimeoutError:
-            if resident.waiters == 0 and resident not in self._kept and not self._closed:
+            attempt = self._attempts.get(resident)
+            if attempt is not None and not attempt.kept and resident.waiters == 0:
                 await self._cancel(resident, "nobody waits for it any longer")
 
     async def _cancel(self, resident: Resident, why: str) -> None:
-        task = self._load_tasks.get(resident)
-        if task is not None:
-            resident.why = why
-            task.cancel()
+        attempt = self._attempts.get(resident)
+        if attempt is not None:
+            attempt.call_off(why)
             await resident.gone.wait()
 
     # ---- loads
+
+    async def _join(self, plan: LoadPlan, request: LoadRequest) -> Resident:
+        """Who serves, or will serve, just what the plan wants. Other loads of it give way."""
+        key = plan.spec.canonical_name
+        evicted: list[Resident] = []
+        try:
+            while (leaving := self._in_the_way(key, plan)) is not None:
+                attempt = self._attempts.get(leaving)
+                if attempt is not None:
+                    evicted += attempt.hand_over_evicted()
+                    leaving.superseded = True
+                    attempt.call_off("another load of it with other options was asked for")
+                await leaving.gone.wait()
+        except asyncio.CancelledError:
+            self._restore(evicted)
+            raise
+        pending = self._residents.loading.get(key)
+        current = self._residents.serving.get(key)
+        if pending is None and current is not None and _same(current, plan):
+            current.last_use = time.monotonic()
+            self._restore(evicted)
+            return current
+        resident = pending or self._begin(plan, request)
+        self._attempts[resident].evicted += evicted
+        return resident
+
+    def _in_the_way(self, key: str, plan: LoadPlan) -> Resident | None:
+        """Whose end has to be awaited before the plan can be carried out."""
+        pending = self._residents.loading.get(key)
+        if pending is not None and (pending.called_off or not _same(pending, plan)):
+            return pending
+        current = self._residents.serving.get(key)
+        return current if current is not None and current.ending else None
 
     def _begin(self, plan: LoadPlan, request: LoadRequest) -> Resident:
         self._check_open()
@@ -286,62 +353,53 @@ class Pool:
             options=plan.options,
         )
         self._residents.loading[resident.key] = resident
-        self._load_tasks[resident] = self._tasks.create_task(
-            self._load(resident, plan), name=f"load {plan.served_name}"
-        )
+        attempt = self._attempts[resident] = Attempt(resident)
+        self._tasks.create_task(self._load(attempt, plan), name=f"load {plan.served_name}")
         return resident
 
-    async def _load(self, resident: Resident, plan: LoadPlan) -> None:
+    async def _load(self, attempt: Attempt, plan: LoadPlan) -> None:
         """One load from plan to lease. Ends in a state, never in an exception."""
-        evicted: list[Resident] = []
+        resident = attempt.resident
         port: PortLease | None = None
         try:
+            attempt.begin()
             resident.step = "fetching"
-            ingredients = await self._loader.ingredients(plan, self._teller(resident))
+            ingredients = await self._loader.ingredients(plan, attempt.tell)
             # A command line that cannot be must show before anybody has to leave.
             self._loader.check(plan, ingredients.files)
-            victims = await self._make_room(resident, plan, ingredients, evicted)
+            victims = await self._make_room(attempt, plan, ingredients)
             resident.step = "starting"
             instance, port = await self._loader.start(plan, ingredients)
             resident.instance = instance
             await instance.ready()
+            victims = self._confirmed(resident, victims)
         except asyncio.CancelledError:
             # Cancelled by us, for a reason that the waiters are told; so it ends here.
-            await self._give_up(resident, port, self._cancelled(resident))
-            self._restore(evicted)
+            await self._give_up(attempt, port, self._cancelled(resident))
         except LemonadeError as error:
-            await self._give_up(resident, port, error)
-            self._restore(evicted)
+            await self._give_up(attempt, port, error)
         except Exception as error:  # a bug in one load must not take the other models down
             log.exception("%s: loading failed unexpectedly", resident.served_name)
             broken = ChildError(f"Loading {resident.served_name} failed unexpectedly: {error}")
-            await self._give_up(resident, port, broken)
-            self._restore(evicted)
+            await self._give_up(attempt, port, broken)
         else:
             self._settle(resident, victims, port)
 
-    def _teller(self, resident: Resident) -> ProgressListener:
-        def tell(progress: Progress) -> None:
-            resident.step = f"fetching {progress.file}"
-            for listener in tuple(self._listeners.get(resident, ())):
-                listener(progress)
-
-        return tell
-
     async def _make_room(
-        self, resident: Resident, plan: LoadPlan, ingredients: Ingredients, evicted: list[Resident]
+        self, attempt: Attempt, plan: LoadPlan, ingredients: Ingredients
     ) -> list[Resident]:
-        """Claim a slot. Returns those who leave when `resident` is ready.
+        """Claim a slot. Returns those who leave when the engine is ready.
 
-        Those who had to leave at once are put into `evicted`, also if this is cancelled half-way.
+        Those who had to leave at once are in the attempt's `evicted`, also if it is called off.
         """
+        resident = attempt.resident
         resident.step = "waiting for room"
         victims = await self._claim(resident)
         leaving = [r for r in self._residents.draining if r.key == resident.key]
         if not self._loader.fits_beside(plan, ingredients):
             old = self._residents.serving.get(resident.key)
             for victim in [*victims, *([old] if old is not None else [])]:
-                evicted.append(victim)
+                attempt.evicted.append(victim)
                 self._residents.retire(victim, f"{resident.served_name} needs its place")
             victims = []
             leaving = list(self._residents.draining)
@@ -351,23 +409,50 @@ class Pool:
 
     async def _claim(self, resident: Resident) -> list[Resident]:
         """Take a slot, or wait for one that another load is about to settle."""
-        everybody = self._residents
-        while True:
-            room = plan_room(
-                resident,
-                everybody.serving.values(),
-                everybody.loading.values(),
-                self._max_per_type(),
-            )
-            if room is None:
-                await everybody.change()
-                continue
-            resident.claims = True
-            victims = [everybody.serving[key] for key in room.stop]
-            for victim in victims:
-                victim.promised_to = resident
-                log.info("%s will make room: %s", victim.served_name, room.reason)
+        while (victims := self._promised(resident)) is None:
+            await self._residents.change()
+        resident.claims = True
+        return victims
+
+    def _promised(self, resident: Resident) -> list[Resident] | None:
+        """Who will leave for it; `None` if that must be asked again when a load settles."""
+        here = self._residents
+        room = plan_room(
+            resident, here.serving.values(), here.loading.values(), self._max_per_type()
+        )
+        if room is None:
+            return None
+        victims = [here.serving[key] for key in room.stop]
+        for victim in victims:
+            victim.promised_to = resident
+            log.info("%s will make room: %s", victim.served_name, room.reason)
+        return victims
+
+    def _confirmed(self, resident: Resident, victims: list[Resident]) -> list[Resident]:
+        """Who leaves now that the engine is ready: others for those pinned since they were chosen.
+
+        Raises:
+            EverythingPinned: there are no others.
+        """
+        pinned = [v.served_name for v in victims if v.pinned and v.phase is Phase.SERVING]
+        if not pinned:
             return victims
+        self._release_promises(resident)
+        # There is no waiting for other loads here: they might be waiting for this one.
+        others = self._promised(resident)
+        if others is None:
+            raise EverythingPinned(
+                f"There is no room for {resident.served_name} any longer: "
+                f"{' and '.join(pinned)} was pinned while it was loading.",
+                remedy="Load it again, or raise the setting max_loaded_models.",
+                facts={"pinned": pinned, "model": resident.served_name},
+            )
+        return others
+
+    def _release_promises(self, resident: Resident) -> None:
+        for other in self._residents.serving.values():
+            if other.promised_to is resident:
+                other.promised_to = None
 
     def _settle(self, resident: Resident, victims: list[Resident], port: PortLease) -> None:
         """The engine is ready: those it replaces leave, and it serves."""
@@ -379,9 +464,11 @@ class Pool:
         self._residents.serve(resident, port)
 
     async def _give_up(
-        self, resident: Resident, port: PortLease | None, error: LemonadeError
+        self, attempt: Attempt, port: PortLease | None, error: LemonadeError
     ) -> None:
         """End what was started; tell the waiters only when nothing of it is left."""
+        resident = attempt.resident
+        attempt.end()
         resident.step = "stopping"
         try:
             if resident.instance is not None:
@@ -389,25 +476,24 @@ class Pool:
         finally:
             if port is not None:
                 port.release()
-            for other in self._residents.serving.values():
-                if other.promised_to is resident:
-                    other.promised_to = None
+            self._release_promises(resident)
             self._forget_load(resident)
             resident.phase = Phase.GONE
             resident.error = error
-            resident.settled.set()
+            # In this order: a load that takes over has begun when those who waited look for it.
             resident.gone.set()
+            resident.settled.set()
             log.warning("%s: not loaded: %s", resident.served_name, error.message)
             self._bus.publish(LoadFailed(resident.served_name, error.message))
             self._residents.pulse()
+        self._restore(attempt.evicted)
 
     def _forget_load(self, resident: Resident) -> None:
         if self._residents.loading.get(resident.key) is resident:
             del self._residents.loading[resident.key]
-        self._load_tasks.pop(resident, None)
-        self._kept.discard(resident)
+        self._attempts.pop(resident, None)
 
-    def _restore(self, evicted: list[Resident]) -> None:
+    def _restore(self, evicted: Sequence[Resident]) -> None:
         """Load again those who had to leave for a load that came to nothing."""
         for victim in evicted:
             here = victim.key in self._residents.serving or victim.key in self._residents.loading
@@ -416,11 +502,11 @@ class Pool:
             request = LoadRequest(victim.request.options, pinned=victim.pinned)
             try:
                 plan = self._loader.plan(victim.spec, victim.served_name, request)
-            except LemonadeError as error:
+            except (LemonadeError, OSError) as error:
                 log.warning("%s cannot be loaded again: %s", victim.served_name, error)
                 continue
             log.info("%s: loading it again, since what replaced it failed", victim.served_name)
-            self._kept.add(self._begin(plan, request))
+            self._attempts[self._begin(plan, request)].kept = True
 
     def _cancelled(self, resident: Resident) -> LemonadeError:
         if self._closed:

@@ -5,7 +5,8 @@ LOADING ──ready──▶ SERVING ──evicted, unloaded, replaced──▶ 
    └── failed, cancelled ──▶ GONE          └── child ended ──▶ GONE
 ```
 
-Only the pool changes a resident. Leases are granted in `SERVING` only.
+Only the pool changes a resident. A lease is used in `SERVING` and `DRAINING`; none is granted
+after `SERVING`, except to those who waited for the load.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ class Resident:
         request: what its load was asked with; asked again if it has to be restored.
         options: what it is loaded with; known once planned.
         pinned: never evicted.
-        leases: requests using it now.
+        leases: requests using it, or waiting for its load to do so.
         streams: of them, those whose first chunk has come and whose stream has not ended.
         waiters: callers that want this load to finish.
         claims: whether it holds a slot while still loading.
+        called_off: its load is about to end; whoever comes now waits for that and begins anew.
+        superseded: its load gave way to one with other options; whoever waited waits for that.
         promised_to: the load that will replace it once that is ready.
         settled: done when the load ended; raises the load's error to every waiter.
         gone: set when nothing of it is left.
@@ -68,6 +71,8 @@ class Resident:
     streams: int = 0
     waiters: int = 0
     claims: bool = False
+    called_off: bool = False
+    superseded: bool = False
     promised_to: Resident | None = None
     error: LemonadeError | None = None
     why: str = ""
@@ -84,6 +89,11 @@ class Resident:
     def key(self) -> str:
         """Canonical name of the model: at most one resident of a key serves."""
         return self.spec.canonical_name
+
+    @property
+    def ending(self) -> bool:
+        """Its engine has ended, or is about to, though something of it may be left."""
+        return self.instance is not None and self.instance.ending
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -76,11 +76,14 @@ class Residents:
         self.pulse()
 
     async def retire_where(self, wanted: Callable[[Resident], bool], why: str) -> tuple[str, ...]:
-        """Retire those who serve and are wanted, in parallel; their names, once they are gone."""
+        """Retire those who serve and are wanted, in parallel; their names, once they are gone.
+
+        Those who are leaving already are waited for too: their engines still run.
+        """
         chosen = [r for r in self.serving.values() if wanted(r)]
         for resident in chosen:
             self.retire(resident, why)
-        for resident in chosen:
+        for resident in [r for r in self.draining if wanted(r)]:
             await resident.gone.wait()
         return tuple(r.served_name for r in chosen)
 

@@ -29,7 +29,10 @@ def plan_room(
     """
     free = [r for r in serving if r.promised_to is None and r.key != wanted.key]
     fixed = [r for r in loading if r.claims and r is not wanted]
-    facts = [_facts(r, pinned=r.pinned) for r in free] + [_facts(r, pinned=True) for r in fixed]
+    # Whose engine has ended gives its slot back in a moment: nobody else leaves instead.
+    facts = [_facts(r, pinned=r.pinned and not r.ending) for r in free] + [
+        _facts(r, pinned=True) for r in fixed
+    ]
     demand = Demand(
         model=wanted.key,
         type=wanted.spec.type,
@@ -52,6 +55,6 @@ def _facts(resident: Resident, *, pinned: bool) -> ResidentFacts:
         slots=resident.recipe.slots,
         devices=resident.devices,
         pinned=pinned,
-        last_use=resident.last_use,
-        busy=resident.leases > 0,
+        last_use=0.0 if resident.ending else resident.last_use,
+        busy=resident.leases > 0 and not resident.ending,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lemonade.core.bus import Bus
-from lemonade.core.errors import LemonadeError
+from lemonade.core.errors import LemonadeError, SpawnFailed
 from lemonade.core.events import ChildBecameReady, ChildBecameUnhealthy, ChildEnded
 from lemonade.core.ids import ChildId
 from lemonade.core.process import ExitReport, ProcessSpec
@@ -302,7 +302,12 @@ class Child:
     async def _is_stranger(self) -> bool:
         """Whether a server that took the child's port before it could has answered for it."""
         port = self.spec.endpoint.port
-        if await self._around.beside.proc(self._port_is_taken, port):
+        try:
+            taken = await self._around.beside.proc(self._port_is_taken, port)
+        except OSError as error:
+            log.warning("%s: who listens on its port cannot be seen: %s", self.spec.name, error)
+            return True  # and is asked again
+        if taken:
             log.warning("%s: another program listens on its port %d", self.spec.name, port)
             return True
         return False
@@ -317,8 +322,11 @@ class Child:
             await self._entry.enter()
         except LemonadeError as error:
             self._record_error = error
-            self.ask_to_stop(now=True)
+        except OSError as error:
+            self._record_error = SpawnFailed(f"{self.spec.name}: it cannot be seen: {error}.")
         finally:
+            if self._record_error is not None:
+                self.ask_to_stop(now=True)
             self._recorded.set()
 
     def _record(self) -> Record:

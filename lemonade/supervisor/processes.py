@@ -7,8 +7,8 @@ the event loop.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import errno
 import os
 import signal
 from dataclasses import dataclass
@@ -19,6 +19,9 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 _PROC: Final = "/proc"
+
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that speak of us, and not of what we wanted to look at."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,10 +76,16 @@ class ProcessFacts:
 
 
 def read_process(pid: int) -> ProcessFacts | None:
-    """The facts of one process; `None` if there is none of that number."""
+    """The facts of one process; `None` if there is none of that number.
+
+    Raises:
+        OSError: we may open nothing more; that says nothing about the process.
+    """
     try:
         descriptor = os.open(f"{_PROC}/{pid}/stat", os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
         return None
     try:
         raw = os.read(descriptor, 4096)
@@ -100,7 +109,11 @@ def read_process(pid: int) -> ProcessFacts | None:
 
 
 def pids() -> list[int]:
-    """The numbers of all processes we can see."""
+    """The numbers of all processes we can see.
+
+    Raises:
+        OSError: we may open nothing more. So do those that ask this one.
+    """
     with os.scandir(_PROC) as entries:
         return [int(entry.name) for entry in entries if entry.name.isdecimal()]
 
@@ -180,9 +193,13 @@ def _descriptors(pid: int) -> list[tuple[str, str]]:
     found = []
     try:
         for link in Path(f"{_PROC}/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):  # closed meanwhile
+            try:
                 found.append((link.name, str(link.readlink())))
-    except OSError:
+            except OSError:  # closed meanwhile
+                continue
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
         return []
     return found
 
@@ -197,19 +214,17 @@ def _opened_for_writing(pid: int, number: str) -> bool:
 
 
 def send_signal(identity: Identity, number: int) -> bool:
-    """Signal exactly this process; `False` if it is gone or not ours to signal.
+    """Signal exactly this process; `False` if it is gone, not ours to signal or not to be seen.
 
     The descriptor is taken first and the start time is read after: once they agree, the number
     cannot come to mean another process.
     """
-    if not hasattr(os, "pidfd_open"):
-        return is_alive(identity) and _kill(identity.pid, number)
     try:
         descriptor = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return False
-    except OSError:  # a kernel or a sandbox without it
-        return is_alive(identity) and _kill(identity.pid, number)
+    except (AttributeError, OSError):  # another system, an old kernel, or a sandbox without it
+        return _is_seen_alive(identity) and _kill(identity.pid, number)
     try:
         if not is_alive(identity):
             return False
@@ -219,6 +234,13 @@ def send_signal(identity: Identity, number: int) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _is_seen_alive(identity: Identity) -> bool:
+    try:
+        return is_alive(identity)
+    except OSError:
+        return False
 
 
 def _kill(pid: int, number: int) -> bool:

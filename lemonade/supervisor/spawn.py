@@ -141,7 +141,10 @@ def spawn(spec: ProcessSpec) -> Spawned:
     """
     if threading.get_native_id() != os.getpid():
         raise RuntimeError("Children are spawned from the main thread: theirs ends with it.")
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise _explained(spec, error) from error
     try:
         popen = subprocess.Popen(
             spec.argv,
@@ -163,7 +166,13 @@ def spawn(spec: ProcessSpec) -> Spawned:
     finally:
         os.close(writing)
     os.set_blocking(reading, False)
-    return Spawned(popen, reading)
+    try:
+        return Spawned(popen, reading)
+    except OSError as error:  # it cannot be told apart from others: nobody could end it later
+        os.close(reading)
+        popen.kill()
+        popen.wait()
+        raise _explained(spec, error) from error
 
 
 def _before_exec(parent: int, death_signal: int) -> Callable[[], None]:

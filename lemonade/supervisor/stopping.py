@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ from typing import Final
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.processes import Identity, ProcessFacts, send_signal
 
+log = logging.getLogger(__name__)
+
 Look = Callable[[], tuple[ProcessFacts, ...]]
 """Finds the processes that are to be ended and are still alive. May block."""
 
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.2
+_BLIND_LIMIT: Final = 10.0
+"""Seconds without a look at processes after which an end is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +54,16 @@ async def sweep(
         grace: seconds between SIGTERM and SIGKILL; 0 does not ask first.
         kill_within: seconds after the first SIGKILL before giving up.
         hurry: set by somebody who does not want to wait for the grace.
+
+    Raises:
+        OSError: for seconds on end nothing could be looked at.
     """
     loop = asyncio.get_running_loop()
     kill_from = loop.time() + grace
     give_up_at: float | None = None
     asked: set[Identity] = set()
     pause = _FIRST_PAUSE
-    while alive := await beside.proc(look):
+    while alive := await _seen(look, beside):
         now = loop.time()
         killing = now >= kill_from or hurry.is_set()
         if killing and give_up_at is None:
@@ -70,6 +78,23 @@ async def sweep(
         await _pause(pause if killing else min(pause, kill_from - now), hurry, waiting=not killing)
         pause = min(pause * 2, _LONGEST_PAUSE)
     return _swept(asked, ())
+
+
+async def _seen(look: Look, beside: Beside) -> tuple[ProcessFacts, ...]:
+    """What `look` finds; where we may open nothing to look at, asked again until we may.
+
+    Raises:
+        OSError: that lasts too long.
+    """
+    limit = asyncio.get_running_loop().time() + _BLIND_LIMIT
+    while True:
+        try:
+            return await beside.proc(look)
+        except OSError as error:
+            if asyncio.get_running_loop().time() > limit:
+                raise
+            log.warning("Processes to be ended cannot be looked at: %s", error)
+        await asyncio.sleep(_LONGEST_PAUSE)
 
 
 def _send_all(targets: Sequence[Identity], number: int) -> None:

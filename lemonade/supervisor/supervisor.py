@@ -176,9 +176,13 @@ class Supervisor:
         census = Census()
         while True:
             await self._has_children.wait()
-            newcomers = await beside.proc(census.newcomers)
-            for child in tuple(self._children.values()):
-                await child.notice(newcomers)
+            try:
+                newcomers = await beside.proc(census.newcomers)
+                for child in tuple(self._children.values()):
+                    await child.notice(newcomers)
+            except OSError as error:  # no descriptors, most likely: no reason to end anybody
+                log.warning("What engines have started cannot be looked for: %s", error)
+                census = Census()
             await asyncio.sleep(self._notice_interval)
 
     async def _stop_all(self) -> None:

@@ -1,0 +1,72 @@
+"""`Attempt`: a load under way, and how it is called off.
+
+A task may be cancelled before its first step, and then never runs at all; or again while it is
+cleaning up, and then leaves things half done. Neither happens to an attempt: one that has not
+begun is told when it begins, and one that is ending is left to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lemonade.core.progress import Progress, ProgressListener
+from lemonade.residency.resident import Resident
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """Made and ended by the pool, together with a resident that is loading.
+
+    Attributes:
+        resident: what is loaded.
+        evicted: who had to leave before it was certain that this succeeds; loaded again if not.
+        listeners: told how downloads and installation go on.
+        kept: goes on even if nobody waits for it.
+    """
+
+    resident: Resident
+    evicted: list[Resident] = field(default_factory=list)
+    listeners: list[ProgressListener] = field(default_factory=list)
+    kept: bool = False
+    _task: asyncio.Task[None] | None = None
+    _ending: bool = False
+
+    def begin(self) -> None:
+        """From its own task, first of all.
+
+        Raises:
+            CancelledError: it has been called off already.
+        """
+        self._task = asyncio.current_task()
+        if self.resident.called_off:
+            raise asyncio.CancelledError
+
+    def call_off(self, why: str) -> None:
+        """Have it end soon, unless it is ending anyway. Does not wait."""
+        if self._ending or self.resident.called_off:
+            return
+        self.resident.called_off = True
+        self.resident.why = why
+        if self._task is not None:
+            self._task.cancel()
+
+    def end(self) -> None:
+        """From its own task: what follows is clean-up, which nobody interrupts."""
+        self._ending = True
+
+    def hand_over_evicted(self) -> list[Resident]:
+        """Those it evicted become the business of whoever calls this."""
+        evicted, self.evicted[:] = self.evicted[:], []
+        return evicted
+
+    def forgo(self, unwanted: Callable[[Resident], bool]) -> None:
+        """Of those it evicted, do not load the unwanted ones again."""
+        self.evicted[:] = [victim for victim in self.evicted if not unwanted(victim)]
+
+    def tell(self, progress: Progress) -> None:
+        """A `ProgressListener` that tells all others."""
+        self.resident.step = f"fetching {progress.file}"
+        for listener in tuple(self.listeners):
+            listener(progress)

@@ -114,7 +114,7 @@ def _why_not(candidate: Candidate, *, prefer_system: bool) -> str:
     spec, verdict, installed = candidate
     if not verdict.supported:
         return verdict.reason
-    if spec.pin.source != "pypi" and not installed:
+    if not spec.pin.fetched and not installed:
         return f"{spec.pin.executable} is not on this machine."
     if spec.pin.source == "system" and not prefer_system:
         return "It is here, but prefer_system is off."
@@ -151,8 +151,27 @@ def _usable(device: Gpu | Npu, families: Sequence[str]) -> bool:
     return not device.problem and any(_matches(family, device.family) for family in families)
 
 
+def deciding_gpu(backend: BackendSpec, machine: Machine) -> Gpu | None:
+    """The GPU a bundle is made for: a usable one that the backend runs on, if there is any.
+
+    A discrete one comes before an integrated one, and the newest before older ones of its kind.
+    """
+    families = [family for row in backend.runs_on for family in row.gpu]
+    usable = [gpu for gpu in machine.gpus if gpu.family and not gpu.problem]
+    fitting = [gpu for gpu in usable if any(_matches(f, gpu.family) for f in families)]
+    return max(fitting or usable, key=_rank, default=None)
+
+
+def _rank(gpu: Gpu) -> tuple[bool, int]:
+    number = gpu.family.removeprefix("sm_")
+    # Of NVIDIA's the number says which is newer; of AMD's the first one listed counts.
+    return (not gpu.integrated, int(number) if number.isdigit() else 0)
+
+
 def _matches(pattern: str, family: str) -> bool:
-    """`gfx110X` stands for gfx1100 to gfx110f."""
+    """`gfx110X` stands for gfx1100 to gfx110f, `sm_*` for all of NVIDIA's."""
+    if pattern.endswith("*"):
+        return family.startswith(pattern[:-1])
     if pattern.endswith("X"):
         return len(family) == len(pattern) and family.startswith(pattern[:-1])
     return family == pattern

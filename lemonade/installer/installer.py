@@ -253,12 +253,11 @@ class Installer:
         try:
             receipt = await self._fill(plan, staging, listen)
             await self._check(plan, staging, receipt)
+            if plan.release is not None:  # first, or who is killed in between leaves them for ever
+                await finished(_discard, downloads_of(self._bundles.root, plan.backend))
             await finished(activate, receipt, staging, plan.target)
         finally:
             await finished(_discard, staging)
-        if plan.release is not None:
-            downloads = downloads_of(self._bundles.root, plan.backend)
-            await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
         self._bus.publish(BundleInstalled(plan.backend, plan.version))
         bundle = self._there(plan)
         if bundle is None:

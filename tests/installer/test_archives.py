@@ -206,7 +206,7 @@ def zip_of(path: Path, *entries: tuple[str, bytes, int]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content, mode in entries:
             entry = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
-            entry.external_attr = mode << 16
+            entry.external_attr = mode << 16 or 0x20  # as DOS has it
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
     return path
 

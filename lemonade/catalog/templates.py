@@ -91,7 +91,9 @@ def _check_release(spec: BackendSpec, path: Path) -> None:
     for number, asset in enumerate(spec.pin.assets):
         where = ("pin", "assets", str(number), "name")
         _check(path, where, (asset.name,), _OF_ASSETS)
-        if "/" in asset.name or not asset.name.endswith(_ARCHIVES):
+        if "/" in asset.name:
+            raise bad(path, where, "it must be a name without /")
+        if not asset.name.endswith(_ARCHIVES):
             raise bad(path, where, f"it must end in one of {', '.join(_ARCHIVES)}")
         if asset.parts and "*" in asset.name:
             raise bad(path, where, "what may be split must be named without *")

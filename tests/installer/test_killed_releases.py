@@ -1,4 +1,4 @@
-"""Killed at whatever point: what was there works, or the new one does, and the next try succeeds."""
+"""Killed anywhere: what was there works or the new one does, and the next try succeeds."""
 
 from __future__ import annotations
 

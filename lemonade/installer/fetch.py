@@ -48,6 +48,7 @@ class Patience:
 
     Attributes:
         retries: how often in a row it may fail without any progress in between.
+        question_retries: how often a question may fail.
         first_pause: before the second try; doubled before each further one.
         longest_pause: the most that doubling, or the host, leads to.
         connect_within: until a connection stands.
@@ -55,6 +56,7 @@ class Patience:
     """
 
     retries: int = 5
+    question_retries: int = 2
     first_pause: float = 1.0
     longest_pause: float = 60.0
     connect_within: float = 30.0
@@ -157,7 +159,7 @@ class Fetcher:
                         )
                 return bytes(body)
 
-        return await self._patiently(once, what, lambda: 0)
+        return await self._patiently(once, what, self._patience.question_retries)
 
     async def size_of(self, url: str, what: str) -> int | None:
         """How large a file is, 0 if the host does not say; `None` if there is none.
@@ -173,7 +175,7 @@ class Fetcher:
                 _check_status(response, what)
                 return response.content_length or 0
 
-        return await self._patiently(once, what, lambda: 0)
+        return await self._patiently(once, what, self._patience.question_retries)
 
     async def fetch(self, wanted: RemoteFile, path: Path, report: Report) -> LocalFile:
         """Have the file at `path`, whole and verified; what is there of it is continued.
@@ -215,7 +217,7 @@ class Fetcher:
                 return
             await self._continue(wanted, stream)
 
-        await self._patiently(once, wanted.name, lambda: stream.most)
+        await self._patiently(once, wanted.name, self._patience.retries, lambda: stream.most)
 
     async def _continue(self, wanted: RemoteFile, stream: GrowingFile) -> None:
         async with self._get(wanted.url, stream.range_headers()) as response:
@@ -244,7 +246,11 @@ class Fetcher:
                 raise _MayPass(f"it ended after {stream.have} of {total} bytes")
 
     async def _patiently(
-        self, work: Callable[[], Awaitable[T]], what: str, progress: Callable[[], int]
+        self,
+        work: Callable[[], Awaitable[T]],
+        what: str,
+        retries: int,
+        progress: Callable[[], int] = int,
     ) -> T:
         """Do the work, again if its failure may pass, as long as there is progress in between."""
         failures, best = 0, progress()
@@ -257,7 +263,7 @@ class Fetcher:
                 now = progress()
                 failures = 1 if now > best else failures + 1
                 best = max(best, now)
-                if failures > self._patience.retries:
+                if failures > retries:
                     raise _failed(what, error) from error
                 after = error.after if isinstance(error, _MayPass) else 0.0
                 log.info("%s: %s; trying again", what, _why(error))
@@ -358,4 +364,6 @@ def _failed(what: str, error: Exception) -> DownloadFailed:
 def _why(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "nothing came any more"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{error.host} cannot be reached ({error.os_error.strerror or error.os_error})"
     return (str(error) or type(error).__name__).rstrip(".")

@@ -22,3 +22,5 @@ async def finished(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
         return await asyncio.shield(work)
     finally:
         await asyncio.wait({work})
+        if not work.cancelled():
+            work.exception()  # who was cancelled does not look at it

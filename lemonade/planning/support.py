@@ -205,9 +205,20 @@ def _wrong_npu(rows: Sequence[RunsOnSpec], machine: Machine) -> str:
     return _wrong_device("an NPU", families, machine.npus)
 
 
+_MAKERS: Final = {"gfx*": "AMD", "sm_*": "NVIDIA"}
+_MANY: Final = 3
+
+
+def _any_of(pattern: str, families: Sequence[str]) -> bool:
+    return any(_matches(pattern, family) for family in families)
+
+
 def _wrong_device(kind: str, families: Sequence[str], here: Sequence[Gpu | Npu]) -> str:
-    needed = f"It needs {kind} of {_either(families)}"
+    needed = f"It needs {kind} of {_either([_MAKERS.get(name, name) for name in families])}"
     if not here:
+        if len(families) > _MANY:  # who has none at all does not care for their names
+            makers = [_MAKERS[name] for name in _MAKERS if _any_of(name, families)]
+            needed = f"It needs {kind} of {_either(makers)}"
         return f"{needed}; this machine has none."
     broken = [device for device in here if device.problem]
     fitting = [d for d in broken if not d.family or any(_matches(f, d.family) for f in families)]

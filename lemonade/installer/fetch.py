@@ -353,10 +353,15 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _failed(what: str, error: Exception) -> DownloadFailed:
+    remedy = (
+        "Check network and proxy, or name a mirror in LEMONADE_GITHUB_URL and "
+        "LEMONADE_GITHUB_API_URL; what has come so far is kept."
+    )
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        remedy = "Name the certificates to trust in SSL_CERT_FILE."
     return DownloadFailed(
         f"{what} could not be fetched: {_why(error)}.",
-        remedy="Check network and proxy, or name a mirror in LEMONADE_GITHUB_URL and "
-        "LEMONADE_GITHUB_API_URL; what has come so far is kept.",
+        remedy=remedy,
         facts={"reason": _why(error)},
     )
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,6 +150,27 @@ async def test_cancelled_in_a_pause(releases: Releases, tmp_path: Path) -> None:
                 await asyncio.sleep(0)
             task.cancel()
         assert task.cancelled()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="nobody makes a certificate")
+async def test_certificates(releases: Releases, tmp_path: Path) -> None:
+    pair = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *pair, "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with serving(releases.folder, tls=tls) as secure:
+        url = f"{secure.url.replace('127.0.0.1', 'localhost')}/storage/o/n/v/file"
+        known = {"SSL_CERT_FILE": str(tmp_path / "cert.pem")}
+        async with Fetcher(ReleaseHosts.from_environ({}), known, QUICK) as fetcher:
+            assert await fetcher.ask(url, "file") == DATA
+        async with Fetcher(ReleaseHosts.from_environ({}), {}, QUICK) as fetcher:
+            with pytest.raises(DownloadFailed, match="certificate verify failed") as caught:
+                await fetcher.ask(url, "file")
+        assert "SSL_CERT_FILE" in caught.value.remedy
 
 
 async def test_certificates_that_are_not_there(tmp_path: Path) -> None:

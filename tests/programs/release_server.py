@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,15 +184,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path, port: int = 0) -> Iterator[Releases]:
+def serving(folder: Path, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Releases]:
     """Serve the releases in a folder."""
     releases = Releases(folder)
     handler = type("_Handler", (Handler,), {"releases": releases})
     with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         server.daemon_threads = True
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        releases.url = f"http://127.0.0.1:{server.server_address[1]}"
+        releases.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
         try:
             yield releases
         finally:

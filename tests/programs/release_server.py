@@ -190,6 +190,7 @@ def serving(folder: Path, port: int = 0, tls: ssl.SSLContext | None = None) -> I
     handler = type("_Handler", (Handler,), {"releases": releases})
     with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         server.daemon_threads = True
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients may leave
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -181,6 +181,8 @@ def environment(home: Path) -> dict[str, str]:
         "HF_HUB_CACHE": str(home / "hub"),
         # Nobody listens there: a test that reaches for the internet fails at once.
         "HF_ENDPOINT": "http://127.0.0.1:9",
+        "LEMONADE_GITHUB_URL": "http://127.0.0.1:9",
+        "LEMONADE_GITHUB_API_URL": "http://127.0.0.1:9",
         "NO_PROXY": "*",
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",

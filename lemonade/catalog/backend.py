@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lemonade.core.errors import MalformedRequest
 from lemonade.core.ids import BackendId
@@ -16,25 +17,83 @@ class Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class AssetSpec(Declared):
+    """One file of a release, and the machines it is for; the first that fits is taken.
+
+    Attributes:
+        name: as the release has it. Placeholders: `{version}`, `{gfx}` (`gfx1201`), `{family}`
+            (`gfx120X`), `{sm}` (`sm_86`), `{os}`, `{cpu}`; `*` stands for anything.
+        os: `linux`, `windows`, `macos`; empty is any.
+        cpu: `x86_64`, `arm64`; empty is any.
+        parts: whether it may have been split, which a file `NAME.partcount` says.
+    """
+
+    name: str
+    os: tuple[str, ...] = ()
+    cpu: tuple[str, ...] = ()
+    parts: bool = False
+
+
 class PinSpec(Declared):
     """Where a bundle comes from, and which version.
 
     Attributes:
-        source: `pypi` (packages in a private environment), `system` (an executable on PATH) or
-            `path` (only what the operator configures).
+        source: `github` (files of a release), `pypi` (packages in a private environment), `system`
+            (an executable on PATH) or `path` (only what the operator configures).
         version: the pinned version; empty for `system` and `path`.
         packages: requirements for `pypi`, each pinned with `==`.
-        sha256: digest of every file we may fetch, by file name.
-        executable: for `system` and `path`: the program's name.
+        sha256: digest of the files we may fetch, by file name. For `pypi` of every one; for
+            `github` it may be left out, then the digest that the release publishes holds.
+        executable: the program's name; for `github` exactly one file of the archive has it.
         release_url: page about the releases, for people.
+        repository: for `github`: `owner/name`.
+        tag: for `github`: the release's tag; same placeholders as `assets.name`, but `*`.
+        assets: for `github`: the files, for each kind of machine one.
+        base_for: for `github`: other versions for some GPUs, by `{gfx}` or `{family}`.
     """
 
-    source: Literal["pypi", "system", "path"]
+    source: Literal["github", "pypi", "system", "path"]
     version: str = ""
     packages: tuple[str, ...] = ()
     sha256: dict[str, str] = Field(default_factory=dict)
     executable: str = ""
     release_url: str = ""
+    repository: str = ""
+    tag: str = "{version}"
+    assets: tuple[AssetSpec, ...] = ()
+    base_for: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def fetched(self) -> bool:
+        """Whether Lemonade installs it; otherwise it is on the machine or is not."""
+        return self.source in ("github", "pypi")
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The pinned versions, on whatever machine."""
+        return tuple(dict.fromkeys((self.version, *self.base_for.values())))
+
+    @model_validator(mode="after")
+    def _a_release_is_whole(self) -> Self:
+        given = {
+            "repository": bool(self.repository),
+            "assets": bool(self.assets),
+            "base_for": bool(self.base_for),
+        }
+        if self.source != "github":
+            for key in (key for key, there in given.items() if there):
+                raise ValueError(f"'{key}' means something for the source github only")
+            return self
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repository):
+            raise ValueError("'repository' must be owner/name")
+        for version in self.versions:  # it becomes the name of a folder
+            if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", version):
+                raise ValueError(f"'{version}' cannot be a version")
+        if not self.assets:
+            raise ValueError("'assets' must name at least one file")
+        if not self.executable or "/" in self.executable:
+            raise ValueError("'executable' must be the name of a program in the archive")
+        return self
 
 
 class RunsOnSpec(Declared):
@@ -66,7 +125,7 @@ class BundleSpec(Declared):
     Attributes:
         argv: the program and its fixed first arguments. Placeholders: `{python}` (interpreter of
             the private environment), `{overlay}` (folder of files shipped beside the descriptor,
-            `backends/<stem>.overlay`), `{executable}`.
+            `backends/<stem>.overlay`), `{executable}`, `{folder}` (where the executable is).
         smoke: further arguments that make it print its version and exit with 0.
     """
 

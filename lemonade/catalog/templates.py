@@ -18,12 +18,16 @@ from lemonade.catalog.recipe import RecipeSpec
 _PLACEHOLDER: Final = re.compile(r"\{([^{}\s\"':,]*)\}")
 """What looks like a placeholder. JSON in an argument does not: it has quotes or colons."""
 
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _ALWAYS: Final = frozenset({"host", "port", "model"})
 _OF_SOURCE: Final[Mapping[str, frozenset[str]]] = {
+    "github": frozenset({"executable", "folder", "overlay"}),
     "pypi": frozenset({"python", "overlay"}),
     "system": frozenset({"executable", "overlay"}),
     "path": frozenset({"executable", "overlay"}),
 }
+_OF_ASSETS: Final = frozenset({"version", "gfx", "family", "sm", "os", "cpu"})
+_ARCHIVES: Final = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
 
 
 def placeholders(template: str) -> tuple[str, ...]:
@@ -71,12 +75,31 @@ def check_backend(spec: BackendSpec, path: Path) -> None:
     _check(path, ("bundle", "smoke"), spec.bundle.smoke, allowed)
     for name, value in spec.environment.items():
         _check(path, ("environment", name), (value,), allowed)
+    _check_release(spec, path)
     words = (*spec.bundle.argv, *spec.bundle.smoke, *spec.environment.values())
     overlay = overlay_beside(path)
     if any("overlay" in placeholders(word) for word in words) and not overlay.is_dir():
         raise bad(
             path, ("bundle", "argv"), f"{{overlay}} is the folder {overlay}, and there is none"
         )
+
+
+def _check_release(spec: BackendSpec, path: Path) -> None:
+    if spec.pin.source != "github":
+        return
+    _check(path, ("pin", "tag"), (spec.pin.tag,), _OF_ASSETS)
+    for number, asset in enumerate(spec.pin.assets):
+        where = ("pin", "assets", str(number), "name")
+        _check(path, where, (asset.name,), _OF_ASSETS)
+        if "/" in asset.name:
+            raise bad(path, where, "it must be a name without /")
+        if not asset.name.endswith(_ARCHIVES):
+            raise bad(path, where, f"it must end in one of {', '.join(_ARCHIVES)}")
+        if asset.parts and "*" in asset.name:
+            raise bad(path, where, "what may be split must be named without *")
+    for file, digest in spec.pin.sha256.items():
+        if not _DIGEST.fullmatch(digest):
+            raise bad(path, ("pin", "sha256", file), "a SHA-256 has 64 digits of 0-9 and a-f")
 
 
 def overlay_beside(path: Path) -> Path:

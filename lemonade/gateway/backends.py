@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from aiohttp import web
 
 from lemonade.catalog import BackendSpec
@@ -23,9 +21,6 @@ from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Route
 from lemonade.planning import plan_install
-
-_FIXED_SOURCES: Final = ("system", "path")
-"""Sources that are there or not: nothing is fetched or removed."""
 
 
 def backend_routes() -> tuple[Route, ...]:
@@ -112,8 +107,8 @@ async def _install(
     parts: Parts, backend: BackendSpec, listen: ProgressListener, *, force: bool
 ) -> None:
     active = parts.bundles.active(backend, _pin(parts, backend))
-    current = active is not None and active.version == backend.pin.version
-    if backend.pin.source in _FIXED_SOURCES or (current and not force):
+    current = active is not None and active.version in backend.pin.versions
+    if not backend.pin.fetched or (current and not force):
         listen(Progress(backend.id, complete=True))
         return
     present, root = parts.bundles.present(backend), parts.bundles.root

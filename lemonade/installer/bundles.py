@@ -78,12 +78,14 @@ class Bundles:
             return self._on_path(spec)
         if spec.pin.source == "path":
             return None
-        return self._complete(spec, self._folder(spec) / spec.pin.version)
+        folders = (self._folder(spec) / version for version in spec.pin.versions)
+        found = (self._complete(spec, folder) for folder in folders)
+        return next((bundle for bundle in found if bundle is not None), None)
 
     def present(self, spec: BackendSpec) -> tuple[Bundle, ...]:
         """Every complete bundle of the backend, in whatever version."""
         folder = self._folder(spec)
-        if spec.pin.source != "pypi" or not folder.is_dir():
+        if not spec.pin.fetched or not folder.is_dir():
             return ()
         found = (self._complete(spec, path) for path in sorted(folder.iterdir()))
         return tuple(bundle for bundle in found if bundle is not None)
@@ -102,7 +104,7 @@ class Bundles:
         if bundle is not None:
             version = self.version_of(bundle)
             return BackendStatus("installed", "", "", version, removable and bundle.removable)
-        if spec.pin.source != "pypi":
+        if not spec.pin.fetched:
             missing = f"{spec.pin.executable or 'The program'} is not on PATH."
             if spec.pin.source == "path":
                 missing = "No path to it is configured."
@@ -110,7 +112,8 @@ class Bundles:
         action = f"lemonade backends install {spec.id}"
         version = spec.pin.version
         if version in versions:
-            message = f"The Python that {version} was installed with is gone."
+            gone = "program" if spec.pin.source == "github" else "Python it was installed with"
+            message = f"{version} is there, but the {gone} is gone."
             return BackendStatus("update_required", message, action, version, removable)
         if versions:
             message = f"{versions[-1]} is installed, {version} is needed."
@@ -136,7 +139,7 @@ class Bundles:
     def _versions_on_disk(self, spec: BackendSpec) -> list[str]:
         """Of all bundles with a receipt, whether their interpreter still exists or not."""
         folder = self._folder(spec)
-        if spec.pin.source != "pypi" or not folder.is_dir():
+        if not spec.pin.fetched or not folder.is_dir():
             return []
         receipts = [self._receipt(path) for path in sorted(folder.iterdir())]
         return [receipt.version for receipt in receipts if receipt is not None]
@@ -188,7 +191,7 @@ class Bundles:
             )
         argv: tuple[str, ...] = (str(path),)
         if spec.pin.source != "pypi":  # the fixed arguments of a private environment do not fit
-            argv = tuple(word.replace("{executable}", str(path)) for word in spec.bundle.argv)
+            argv = tuple(_filled(word, path) for word in spec.bundle.argv)
         return Bundle(
             backend=spec.backend_id,
             version="system" if spec.pin.source == "system" else "custom",
@@ -201,17 +204,27 @@ class Bundles:
 def bundle_of(
     receipt: Receipt | None, backend: BackendId, path: Path, argv: Sequence[str]
 ) -> Bundle | None:
-    """The bundle in a directory; `None` if it is incomplete or its interpreter is gone."""
-    python = interpreter(path)
-    if receipt is None or receipt.backend != str(backend) or not python.exists():
+    """The bundle in a directory; `None` if it is incomplete or its program is gone."""
+    if receipt is None or receipt.backend != str(backend):
+        return None
+    contents = receipt.contents
+    program = interpreter(path) if contents is None else path / contents.executable
+    if not program.exists():
         return None  # a link to an interpreter that was removed does not exist either
-    words = tuple(word.replace("{python}", str(python)) for word in argv)
+    words = tuple(_filled(word, program) for word in argv)
     return Bundle(backend=backend, version=receipt.version, root=path, argv=words)
 
 
 def interpreter(bundle: Path) -> Path:
     """The Python of a bundle's private environment."""
     return bundle / VENV / "bin" / "python"
+
+
+def _filled(word: str, program: Path) -> str:
+    """A word of a command line, with the program that was found in its places."""
+    for placeholder in ("{python}", "{executable}"):
+        word = word.replace(placeholder, str(program))
+    return word.replace("{folder}", str(program.parent))
 
 
 def _program_at(path: Path, name: str) -> Path | None:

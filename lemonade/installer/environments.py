@@ -16,6 +16,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -49,6 +50,7 @@ _FOR_US: Final = (
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
+_MISSING: Final = re.compile(r"error while loading shared libraries: ([^:\s]+)")
 _FOR_CHECKS: Final = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"})
 
 
@@ -127,14 +129,19 @@ async def install_packages(
         ) from error
 
 
-async def check(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+async def check(
+    argv: Sequence[str], environ: Mapping[str, str], declared: Mapping[str, str] | None = None
+) -> str:
     """Run a program that shall print its version and end; returns what it printed.
+
+    `declared` are variables it is given besides.
 
     Raises:
         SetupFailed: it did not start, or did not end well in time.
     """
     lines: deque[str] = deque(maxlen=_LAST_LINES)
     env = {name: value for name, value in environ.items() if name in _FOR_CHECKS}
+    env |= declared or {}
     shown = " ".join(argv)
     try:
         status = await _run(argv, env, lines.append, within=_SMOKE_WITHIN)
@@ -145,6 +152,12 @@ async def check(argv: Sequence[str], environ: Mapping[str, str]) -> str:
         ) from error
     if status != 0:
         end = f"exit status {status}" if status > 0 else signal.Signals(-status).name
+        if match := next(filter(None, map(_MISSING.search, lines)), None):
+            raise SetupFailed(
+                f"`{shown}` needs the library {match[1]}, which this machine does not have.",
+                remedy=f"Install the package that has {match[1]}, and try again.",
+                facts={"last_lines": list(lines), "exit_status": status},
+            )
         raise SetupFailed(
             f"`{shown}` ended with {end}.",
             remedy="What was installed does not start on this machine; its last lines say why.",

@@ -34,10 +34,13 @@ from lemonade.core.events import BundleInstalled, BundleRemoved
 from lemonade.core.ids import BackendId
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.installer.activation import LOCK, activate, remove_versions, staging_for, sweep
-from lemonade.installer.bundles import VENV, Bundles, bundle_of, interpreter
+from lemonade.installer.bundles import VENV, Bundles, bundle_of
 from lemonade.installer.environments import check, create_environment, install_packages
+from lemonade.installer.fetch import Patience
 from lemonade.installer.pip_output import step
-from lemonade.installer.receipts import Receipt, now, read_receipt
+from lemonade.installer.receipts import Package, Receipt, now, read_receipt
+from lemonade.installer.release_build import ReleaseBuilder, downloads_of
+from lemonade.installer.threads import finished
 from lemonade.planning.install import InstallPlan
 from lemonade.storage import FileLock
 
@@ -46,6 +49,7 @@ log = logging.getLogger(__name__)
 _LOCK_INTERVAL: Final = 0.1
 """Seconds between two looks at a lock that another server holds."""
 
+_PATIENCE: Final = Patience()
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _VERSION: Final = re.compile(r"^version:\s*([^\s(]+)", re.MULTILINE)
 
@@ -92,19 +96,22 @@ class Installer:
         environ: Mapping[str, str],
         *,
         overlay_of: Callable[[BackendId], Path] = shipped_overlay,
+        patience: Patience = _PATIENCE,
     ) -> None:
         """Nothing is done yet.
 
         Args:
             bundles: where bundles lie.
             bus: told of what was installed and removed.
-            environ: for pip, and for `LEMONADE_WHEELS` and `LEMONADE_PYPI_URL`.
+            environ: for pip, and for the variables that say where things are fetched from.
             overlay_of: where the files beside a backend's descriptor are.
+            patience: with hosts that releases are fetched from.
         """
         self._bundles = bundles
         self._bus = bus
         self._environ = environ
         self._overlay_of = overlay_of
+        self._patience = patience
         self._jobs: dict[Path, _Job] = {}
         self._group = asyncio.TaskGroup()
 
@@ -163,7 +170,7 @@ class Installer:
             InstallError: it cannot be removed.
         """
         folder = self._bundles.root / spec.backend_id.recipe / spec.backend_id.variant
-        if spec.pin.source != "pypi" or not folder.is_dir():
+        if not spec.pin.fetched or not folder.is_dir():
             return False
         lock = FileLock(folder / LOCK)
         if any(target.parent == folder for target in self._jobs) or not lock.acquire():
@@ -173,6 +180,8 @@ class Installer:
             )
         try:
             removed = await asyncio.to_thread(remove_versions, folder)
+            downloads = downloads_of(self._bundles.root, spec.backend_id)
+            await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
         except OSError as error:
             raise InstallError(
                 f"{spec.id} cannot be removed: {error.strerror or error}.",
@@ -242,41 +251,58 @@ class Installer:
     async def _build(self, plan: InstallPlan, listen: ProgressListener) -> Bundle:
         staging = staging_for(plan.target)
         try:
-            listen(step(1))
-            pip = await create_environment(staging / VENV, self._environ)
-            scratch = staging / "scratch"
-            packages = await install_packages(pip, plan, scratch, self._environ, listen)
-            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
-            listen(step(4))
-            await self._check(plan, staging)
-            receipt = Receipt(
-                backend=str(plan.backend),
-                version=plan.version,
-                python=platform.python_version(),
-                packages=packages,
-                installed_at=now(),
-            )
-            await _uninterrupted(activate, receipt, staging, plan.target)
+            receipt = await self._fill(plan, staging, listen)
+            await self._check(plan, staging, receipt)
+            if plan.release is not None:  # first, or who is killed in between leaves them for ever
+                await finished(_discard, downloads_of(self._bundles.root, plan.backend))
+            await finished(activate, receipt, staging, plan.target)
         finally:
-            await _uninterrupted(_discard, staging)
+            await finished(_discard, staging)
         self._bus.publish(BundleInstalled(plan.backend, plan.version))
         bundle = self._there(plan)
         if bundle is None:
             raise SetupFailed(f"{plan.backend} was removed while it was being installed.")
         return bundle
 
-    async def _check(self, plan: InstallPlan, staging: Path) -> None:
-        words = {
-            "{python}": str(interpreter(staging)),
-            "{overlay}": str(self._overlay_of(plan.backend)),
-        }
-        argv = []
-        for word in (*plan.argv, *plan.smoke):
-            for placeholder, value in words.items():
-                word = word.replace(placeholder, value)  # noqa: PLW2901
-            argv.append(word)
+    async def _fill(self, plan: InstallPlan, staging: Path, listen: ProgressListener) -> Receipt:
+        """Have everything in the staging folder but the receipt."""
+        python, contents = "", None
+        packages: tuple[Package, ...] = ()
+        if plan.release is not None:
+            builder = ReleaseBuilder(
+                plan, self._bundles.root, self._environ, self._patience, listen
+            )
+            contents = await builder.build(staging)
+            listen(builder.last_step("check"))
+        else:
+            listen(step(1))
+            pip = await create_environment(staging / VENV, self._environ)
+            scratch = staging / "scratch"
+            packages = await install_packages(pip, plan, scratch, self._environ, listen)
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+            python = platform.python_version()
+            listen(step(4))
+        return Receipt(str(plan.backend), plan.version, python, packages, now(), contents)
+
+    async def _check(self, plan: InstallPlan, staging: Path, receipt: Receipt) -> None:
+        """Start the program from where it lies now, with the variables it will have."""
+        there = bundle_of(receipt, plan.backend, staging, (*plan.argv, *plan.smoke))
+        if there is None:
+            raise SetupFailed(f"{plan.backend} {plan.version} was fetched without its program.")
+        overlay = str(self._overlay_of(plan.backend))
+        declared = plan.release.environment if plan.release is not None else {}
+        names, values = list(declared), tuple(declared.values())
+        filled = bundle_of(receipt, plan.backend, staging, values)
+        variables = filled.argv if filled is not None else ()
         try:
-            await check(argv, self._environ)
+            await check(
+                [word.replace("{overlay}", overlay) for word in there.argv],
+                self._environ,
+                {
+                    name: value.replace("{overlay}", overlay)
+                    for name, value in zip(names, variables, strict=True)
+                },
+            )
         except SetupFailed as error:
             raise SetupFailed(
                 f"{plan.backend} {plan.version} was fetched, but does not start: {error.message}",
@@ -298,18 +324,6 @@ async def _finished(job: _Job) -> None:
     """Wait until nothing of the job runs any more."""
     if job.task is not None:
         await asyncio.wait({job.task})
-
-
-async def _uninterrupted(function: Callable[..., None], *arguments: object) -> None:
-    """Run it in a thread. Who is cancelled waits for its end all the same.
-
-    A thread cannot be stopped: a bundle must not be discarded while it is being activated.
-    """
-    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-    try:
-        await asyncio.shield(work)
-    finally:
-        await asyncio.wait({work})
 
 
 def _discard(staging: Path) -> None:

@@ -1,7 +1,12 @@
-"""`receipt.json`: what a bundle consists of. Written last, so a directory with one is complete."""
+"""`receipt.json`: what a bundle consists of. Written last, so a directory with one is complete.
+
+The files of an unpacked archive may be many and are listed beside it, in `files.json`, whose
+digest is in the receipt; so the receipt stays small enough to be read at every look.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from lemonade.core.errors import BadConfigFile
+from lemonade.core.inference import JsonObject
 from lemonade.storage import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 RECEIPT: Final = "receipt.json"
+FILES: Final = "files.json"
 _SCHEMA: Final = 1
 
 
@@ -29,14 +36,51 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
+class Asset:
+    """One file as it was fetched from a release."""
+
+    name: str
+    url: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledFile:
+    """One file of a bundle as it was unpacked; `path` is below the bundle."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was taken from a release.
+
+    Attributes:
+        executable: the program, below the bundle.
+        tag: the release's.
+        files_sha256: digest of `files.json`, once it is written.
+    """
+
+    executable: str
+    tag: str
+    assets: tuple[Asset, ...]
+    files: tuple[InstalledFile, ...] = ()
+    files_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What was installed.
 
     Attributes:
         backend: `recipe:variant`.
         version: as pinned.
-        python: version of the interpreter the environment was made with.
+        python: version of the interpreter the environment was made with; empty without one.
         installed_at: ISO 8601, UTC.
+        contents: what was taken from a release; `None` if the packages are all.
     """
 
     backend: str
@@ -44,6 +88,7 @@ class Receipt:
     python: str
     packages: tuple[Package, ...]
     installed_at: str
+    contents: Contents | None = None
 
     def write(self, bundle: Path) -> None:
         """Put it into a bundle's directory. Raises as `write_json` does."""
@@ -51,7 +96,7 @@ class Receipt:
             {"name": p.name, "version": p.version, "file": p.file, "sha256": p.sha256}
             for p in self.packages
         ]
-        document = {
+        document: JsonObject = {
             "schema": _SCHEMA,
             "backend": self.backend,
             "version": self.version,
@@ -59,6 +104,8 @@ class Receipt:
             "packages": packages,
             "installed_at": self.installed_at,
         }
+        if self.contents is not None:
+            document = {**document, **_written(self.contents, bundle)}
         write_json(bundle / RECEIPT, document, mode=0o644)
 
 
@@ -78,8 +125,9 @@ def read_receipt(bundle: Path) -> Receipt | None:
             python=str(document["python"]),
             packages=tuple(_package(entry) for entry in document["packages"]),
             installed_at=str(document["installed_at"]),
+            contents=_contents(document) if document.get("executable") else None,
         )
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None
 
 
@@ -91,4 +139,31 @@ def now() -> str:
 def _package(entry: Mapping[str, Any]) -> Package:
     return Package(
         str(entry["name"]), str(entry["version"]), str(entry["file"]), str(entry["sha256"])
+    )
+
+
+def _written(contents: Contents, bundle: Path) -> JsonObject:
+    """The receipt's part about a release; the list of files is on the disk then."""
+    files = {file.path: [file.size_bytes, file.sha256] for file in contents.files}
+    write_json(bundle / FILES, files, mode=0o644)
+    return {
+        "tag": contents.tag,
+        "executable": contents.executable,
+        "assets": [
+            {"name": a.name, "url": a.url, "size": a.size_bytes, "sha256": a.sha256}
+            for a in contents.assets
+        ],
+        "files_sha256": hashlib.sha256((bundle / FILES).read_bytes()).hexdigest(),
+    }
+
+
+def _contents(document: JsonObject) -> Contents:
+    return Contents(
+        executable=str(document["executable"]),
+        tag=str(document["tag"]),
+        assets=tuple(
+            Asset(str(a["name"]), str(a["url"]), int(a["size"]), str(a["sha256"]))
+            for a in document["assets"]
+        ),
+        files_sha256=str(document["files_sha256"]),
     )

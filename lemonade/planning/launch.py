@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import BadDescriptor, Incomplete
@@ -167,7 +168,12 @@ def _environment(facts: LaunchFacts) -> dict[str, str]:
     }
     env["PYTHONNOUSERSITE"] = "1"
     program = facts.bundle.argv[0]
-    words = {"python": program, "executable": program, "overlay": str(facts.overlay)}
+    words = {
+        "python": program,
+        "executable": program,
+        "folder": str(Path(program).parent),
+        "overlay": str(facts.overlay),
+    }
     for declared in (facts.recipe.environment, facts.backend.environment):
         for name, value in declared.items():
             env[name] = _filled((value,), words, facts)[0]

@@ -55,7 +55,7 @@ def best_device(rows: Sequence[RunsOnSpec], machine: Machine) -> Device | None:
         for device in (*_ready(row, machine), *_usable(row.npu, machine.npus))
     ]
     order = [*machine.gpus, *machine.npus]
-    return min(found, key=lambda d: (*_rank(d), order.index(d)), default=None)
+    return min(found, key=lambda d: (*rank(d), order.index(d)), default=None)
 
 
 def refusal(rows: Sequence[RunsOnSpec], machine: Machine) -> Refusal | None:
@@ -130,7 +130,7 @@ def _ready(row: RunsOnSpec, machine: Machine) -> list[Device]:
     ]
 
 
-def _rank(device: Device) -> tuple[bool, int]:
+def rank(device: Device) -> tuple[bool, int]:
     """Lower is better. A number of NVIDIA's says which is newer; one of AMD's says nothing."""
     number = device.family.removeprefix("sm_")
     newness = int(number) if number.isdigit() else 0

@@ -13,8 +13,8 @@ from lemonade.catalog.backend import BackendSpec
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.errors import UnknownBackend, UnsupportedHere
 from lemonade.core.ids import BackendId
-from lemonade.hardware.facts import Evidence, Machine
-from lemonade.planning.matrix import Device, best_device, refusal
+from lemonade.hardware.facts import Evidence, Gpu, Machine
+from lemonade.planning.matrix import Device, best_device, rank, refusal
 
 _LIST: Final = "`lemonade backends --all` shows what runs here and why the rest does not."
 _AUTOMATIC: Final = frozenset({"", "auto"})
@@ -64,6 +64,18 @@ def judge(backend: BackendSpec, machine: Machine) -> Verdict:
         evidence=refused.evidence,
         fix=refused.fix,
     )
+
+
+def deciding_gpu(backend: BackendSpec, machine: Machine) -> Gpu | None:
+    """The GPU a bundle is made for: the one it would compute on, if that is one.
+
+    Where the backend does not run at all and is wanted nevertheless, the best that can be used.
+    """
+    device = best_device(backend.runs_on, machine)
+    if isinstance(device, Gpu):
+        return device
+    usable = [gpu for gpu in machine.gpus if gpu.family and gpu.problem is None]
+    return min(usable, key=rank, default=None)
 
 
 def choose_backend(
@@ -127,7 +139,7 @@ def _why_not(candidate: Candidate, *, prefer_system: bool) -> str:
     spec, verdict, installed = candidate
     if not verdict.supported:
         return verdict.reason
-    if spec.pin.source != "pypi" and not installed:
+    if not spec.pin.fetched and not installed:
         return f"{spec.pin.executable} is not on this machine."
     if spec.pin.source == "system" and not prefer_system:
         return "It is here, but prefer_system is off."

@@ -210,7 +210,7 @@ class Loader:
     async def _install(self, plan: LoadPlan, listen: ProgressListener) -> Bundle:
         settings = self._parts.configuration.settings
         name = plan.backend.id
-        if plan.backend.pin.source != "pypi":
+        if not plan.backend.pin.fetched:
             raise UnsupportedHere(
                 f"{name} is not on this machine, and it is not something Lemonade installs.",
                 remedy=f"Install {plan.backend.pin.executable} so that it is on PATH, or choose "

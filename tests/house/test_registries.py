@@ -68,6 +68,9 @@ def test_a_recipe_can_be_run_by_something(recipe):
 
 @pytest.mark.parametrize("backend", CATALOG.backends.values(), ids=lambda spec: spec.id)
 def test_what_is_fetched_is_pinned(backend):
+    if backend.pin.source == "github":
+        assert backend.pin.version
+        assert {row.os for row in backend.runs_on} == {asset.os for asset in backend.pin.assets}
     if backend.pin.source != "pypi":
         assert not backend.pin.packages
         assert backend.pin.executable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lemonade.core.errors import BadDescriptor, UnknownBackend, UnknownRecipe
@@ -72,6 +74,62 @@ def test_a_placeholder_of_the_private_environment(folder):
         folder.load()
     folder.write("backends/brew-cpu.overlay/server.py", "")
     folder.load()
+
+
+RELEASE = """
+[pin]
+source = "github"
+repository = "owner/brew"
+version = "b1"
+executable = "brew-server"
+[[pin.assets]]
+name = "brew-{version}-{os}.tar.gz"
+"""
+
+
+def release(folder, old="", new=""):
+    """A backend that comes from a release, with one thing changed."""
+    pin = re.search(r"\[pin\].*?(?=\n\[)", BACKEND, re.DOTALL)
+    assert pin is not None
+    assert old in RELEASE
+    folder.write("backends/brew-cpu.toml", BACKEND.replace(pin[0], RELEASE.replace(old, new)))
+    return folder.load().backend(BackendId("brew", "cpu"))
+
+
+def test_a_release_of_files(folder):
+    spec = release(folder)
+    assert spec.pin.fetched
+    assert spec.pin.tag == "{version}"
+    assert spec.pin.versions == ("b1",)
+    assert release(folder, '"b1"', '"b1"\nbase_for = {gfx942 = "b0"}').pin.versions == ("b1", "b0")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{os}", "{distribution}", "{distribution} means nothing there"),
+        ('"b1"', '"b1"\ntag = "v{*}"', "means nothing there"),
+        ("owner/brew", "owner", "must be owner/name"),
+        ("owner/brew", "owner/../brew", "must be owner/name"),
+        ('"b1"', '"../b1"', "cannot be a version"),
+        ('"b1"', '".hidden"', "cannot be a version"),
+        ('"b1"', '""', "cannot be a version"),
+        ('"b1"', '"b1"\nbase_for = {gfx942 = "../b0"}', "cannot be a version"),
+        (".tar.gz", ".exe", "must end in one of"),
+        (".tar.gz", ".tar.zst", "must end in one of"),
+        ("brew-{version}", "../{version}", "must be a name without /"),
+        ('"brew-server"', '""', "must be the name of a program"),
+        ('"brew-server"', '"bin/brew-server"', "must be the name of a program"),
+        ('-{os}.tar.gz"', '-*.tar.gz"\nparts = true', "must be named without"),
+        ('[[pin.assets]]\nname = "brew-{version}-{os}.tar.gz"', "", "at least one file"),
+        ('gz"\n', 'gz"\n[pin.sha256]\n"a" = "12"\n', "has 64 digits"),
+        ('"github"', '"system"', "for the source github only"),
+    ],
+)
+def test_releases_that_are_not_described_well(folder, old, new, words):
+    with pytest.raises(BadDescriptor, match=words) as caught:
+        release(folder, old, new)
+    assert "brew-cpu.toml" in str(caught.value)
 
 
 def test_json_in_a_template_is_no_placeholder(folder):

@@ -72,6 +72,16 @@ def test_arm_needs_no_features_of_intel() -> None:
             "It needs a GPU of gfx1150 or gfx110X; this machine has none.",
         ),
         (
+            on_gpu("gfx*", "sm_*"),
+            MACHINE,
+            "It needs a GPU of AMD or NVIDIA; this machine has none.",
+        ),
+        (
+            on_gpu("sm_75", "sm_80", "sm_86", "sm_89"),
+            MACHINE,
+            "It needs a GPU of NVIDIA; this machine has none.",
+        ),
+        (
             on_gpu("gfx1150"),
             amd("gfx1030"),
             "It needs a GPU of gfx1150; this machine has A GPU (gfx1030).",

@@ -1,0 +1,262 @@
+"""Fills a staging folder from a release: look up, make sure of the space, fetch, unpack, find.
+
+Downloads lie in `<root>/.downloads/<recipe>/<variant>/`, on the disk where the bundle will be, and
+belong to their owner only. What a killed or cancelled installation fetched is continued there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from lemonade.core.errors import ChecksumMismatch, NoSpace, SetupFailed, UnsafeArchive
+from lemonade.core.ids import BackendId
+from lemonade.core.progress import Progress, ProgressListener
+from lemonade.installer.archive import Limits, UnpackedFile, unpack
+from lemonade.installer.fetch import Fetcher, LocalFile, Patience, RemoteFile
+from lemonade.installer.hosts import ReleaseHosts
+from lemonade.installer.published import PublishedAsset, look_up
+from lemonade.installer.receipts import Asset, Contents, InstalledFile
+from lemonade.installer.threads import finished
+from lemonade.installer.trust import record_digest
+from lemonade.planning.install import InstallPlan
+from lemonade.planning.releases import ReleasePlan
+
+DOWNLOADS: Final = ".downloads"
+TREE: Final = "tree"
+"""What an archive held, inside a bundle."""
+
+_UNPACKED: Final = 4
+"""How much larger engines are than their archives, at most, when the space is checked."""
+
+_RESERVE: Final = 64 << 20
+"""Bytes of the disk that are left alone."""
+
+_FURTHER_STEPS: Final = 3
+_REPORT_EVERY: Final = 0.1
+
+
+class _StoppedError(Exception):
+    """Nobody waits any more."""
+
+
+class ReleaseBuilder:
+    """Builds one bundle. Made for every installation.
+
+    `root` is the directory of all bundles; `environ` says where releases are.
+    """
+
+    def __init__(
+        self,
+        plan: InstallPlan,
+        root: Path,
+        environ: Mapping[str, str],
+        patience: Patience,
+        listen: ProgressListener,
+    ) -> None:
+        assert plan.release is not None
+        self._plan = plan
+        self._release: ReleasePlan = plan.release
+        self._root = root
+        self._environ = environ
+        self._patience = patience
+        self._listen = listen
+        self._steps = 1 + _FURTHER_STEPS
+        self._folder = downloads_of(root, plan.backend)
+
+    async def build(self, staging: Path) -> Contents:
+        """Fill `staging`, which must not be there yet.
+
+        Raises:
+            InstallError: with the reason. Downloads that may be continued are kept, what is
+                wrong is not.
+        """
+        self._listen(self._frame(1, "find release"))
+        hosts = ReleaseHosts.from_environ(self._environ)
+        await asyncio.to_thread(_make_private, self._root, self._folder)
+        async with Fetcher(hosts, self._environ, self._patience) as fetcher:
+            asset = await look_up(self._release, fetcher, self._root)
+            self._steps = len(asset.files) + _FURTHER_STEPS
+            await asyncio.to_thread(self._check_space, asset.files)
+            fetched = await self._fetch(fetcher, asset.files)
+        try:
+            return await self._unpack(asset, fetched, staging)
+        except (UnsafeArchive, SetupFailed, ChecksumMismatch):
+            await asyncio.to_thread(self.forget)
+            raise
+
+    def last_step(self, name: str) -> Progress:
+        """A frame for what is left to be done after building."""
+        return self._frame(self._steps, name)
+
+    def forget(self) -> None:
+        """Remove what was fetched. Blocks."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _fetch(self, fetcher: Fetcher, files: Sequence[RemoteFile]) -> tuple[LocalFile, ...]:
+        sizes = [file.size_bytes for file in files]
+        total = sum(sizes) if all(sizes) else 0
+        wanted = {self._partial(file).name for file in files}
+        await asyncio.to_thread(_sweep, self._folder, wanted)
+        return tuple(
+            [
+                await self._fetch_one(fetcher, file, number, total)
+                for number, file in enumerate(files, start=2)
+            ]
+        )
+
+    async def _fetch_one(
+        self, fetcher: Fetcher, file: RemoteFile, number: int, total: int
+    ) -> LocalFile:
+        loop = asyncio.get_running_loop()
+
+        def report(have: int, size: int, previously: int) -> None:
+            frame = Progress(
+                f"fetch {file.name}", number, self._steps, have, size, total, previously
+            )
+            loop.call_soon_threadsafe(self._listen, frame)
+
+        local = await fetcher.fetch(file, self._partial(file), report)
+        path = self._release.path_of(file.name)
+        if not self._release.sha256.get(file.name):
+            await finished(record_digest, self._root, path, local.sha256)
+        return local
+
+    async def _unpack(
+        self, asset: PublishedAsset, fetched: Sequence[LocalFile], staging: Path
+    ) -> Contents:
+        stop = threading.Event()
+        loop = asyncio.get_running_loop()
+        told = 0.0
+
+        def report(done: int, size: int) -> None:
+            nonlocal told
+            if stop.is_set():
+                raise _StoppedError
+            if done == size or time.monotonic() - told >= _REPORT_EVERY:
+                told = time.monotonic()
+                frame = self._frame(self._steps - 1, f"unpack {asset.name}", done, size)
+                loop.call_soon_threadsafe(self._listen, frame)
+
+        def work() -> Contents:
+            _check_whole(asset, fetched)
+            staging.mkdir(mode=0o755)
+            limits = Limits(unpacked_bytes=_free(self._root))
+            parts = [file.path for file in fetched]
+            files = unpack(asset.name, parts, staging / TREE, limits, report)
+            return Contents(
+                executable=self._find(staging, files),
+                tag=self._release.tag,
+                assets=tuple(
+                    Asset(remote.name, remote.url, local.size_bytes, local.sha256)
+                    for remote, local in zip(asset.files, fetched, strict=True)
+                ),
+                files=tuple(
+                    InstalledFile(f"{TREE}/{file.path}", file.size_bytes, file.sha256)
+                    for file in files
+                ),
+            )
+
+        future = loop.run_in_executor(None, work)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            stop.set()
+            await asyncio.wait({future})
+            if not future.cancelled():
+                future.exception()  # that of a stopped one is nobody's business
+
+    def _find(self, staging: Path, files: Sequence[UnpackedFile]) -> str:
+        """The program, below `staging`; it may be executed from now on."""
+        name = self._release.executable
+        found = [file.path for file in files if file.path.rpartition("/")[2] == name]
+        if len(found) != 1:
+            places = f"in several places: {', '.join(sorted(found)[:5])}" if found else "missing"
+            raise SetupFailed(
+                f"The program {name} of {self._plan.backend} {self._plan.version} is {places}.",
+                remedy="The release is not as the backend's descriptor expects.",
+            )
+        path = f"{TREE}/{found[0]}"
+        mode = stat.S_IMODE((staging / path).stat().st_mode)
+        (staging / path).chmod(mode | 0o100 | (mode & 0o044) >> 2)
+        return path
+
+    def _check_space(self, files: Sequence[RemoteFile]) -> None:
+        """Before the first byte: archives and what is in them lie side by side for a while."""
+        there = 0
+        for file in files:
+            try:
+                there += min(self._partial(file).stat().st_size, file.size_bytes)
+            except OSError:
+                continue
+        packed = sum(file.size_bytes for file in files)
+        needed = packed * (1 + _UNPACKED) - there + _RESERVE
+        free = shutil.disk_usage(self._root).free
+        if needed > free:
+            raise NoSpace(
+                f"{self._plan.backend} needs about {needed / 1e9:.1f} GB of space while it is "
+                f"installed, and {self._root} has {free / 1e9:.1f} GB.",
+                remedy="Free some space, or move the cache with LEMONADE_CACHE_DIR.",
+                facts={"needed_bytes": needed, "free_bytes": free},
+            )
+
+    def _partial(self, file: RemoteFile) -> Path:
+        mark = hashlib.sha256(file.url.encode()).hexdigest()[:12]
+        return self._folder / f"{mark}-{file.name[-150:]}.partial"
+
+    def _frame(self, number: int, name: str, done: int = 0, total: int = 0) -> Progress:
+        return Progress(name, number, self._steps, done, total, total)
+
+
+def downloads_of(root: Path, backend: BackendId) -> Path:
+    """Where the downloads of a backend are."""
+    return root / DOWNLOADS / backend.recipe / backend.variant
+
+
+def _make_private(root: Path, folder: Path) -> None:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (root / DOWNLOADS, folder.parent, folder):
+        path.mkdir(mode=0o700, exist_ok=True)
+    found = (root / DOWNLOADS).lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise SetupFailed(
+            f"{root / DOWNLOADS} is not a folder of ours.",
+            remedy="Somebody else made it; remove it.",
+        )
+    (root / DOWNLOADS).chmod(0o700)
+
+
+def _sweep(folder: Path, wanted: set[str]) -> None:
+    """Remove what was fetched for another version and never used."""
+    for path in folder.iterdir():
+        if path.name.removesuffix(".etag") not in wanted:
+            path.unlink(missing_ok=True)
+
+
+def _check_whole(asset: PublishedAsset, fetched: Sequence[LocalFile]) -> None:
+    """Parts may be pinned as a whole only."""
+    if not asset.sha256:
+        return
+    digest = hashlib.sha256()
+    for local in fetched:
+        with local.path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    if digest.hexdigest() != asset.sha256:
+        raise ChecksumMismatch(
+            f"The parts of {asset.name} are not the file that was pinned; they were thrown away.",
+            remedy="Try again; if it stays so, do not trust that source.",
+            facts={"file": asset.name, "expected": asset.sha256},
+        )
+
+
+def _free(root: Path) -> int:
+    return max(0, shutil.disk_usage(root).free - _RESERVE)

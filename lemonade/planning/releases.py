@@ -1,0 +1,142 @@
+"""Which file of a release is for this machine: templates filled with what the machine is.
+
+Nothing is asked of anybody: a name may still hold a `*`, and sizes and digests that are not
+pinned are for the installer to learn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from lemonade.catalog.backend import AssetSpec, BackendSpec
+from lemonade.core.errors import UnsupportedHere
+from lemonade.hardware.facts import Gpu, Machine
+from lemonade.planning.support import deciding_gpu
+
+_FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "gfx120X": ("gfx1200", "gfx1201"),
+    "gfx110X": ("gfx1100", "gfx1101", "gfx1102", "gfx1103"),
+    "gfx103X": tuple(f"gfx103{digit}" for digit in range(7)),
+}
+"""AMD's GPUs that share builds; every other one is a family by itself."""
+
+_PLACEHOLDER: Final = re.compile(r"\{([a-z]+)\}")
+_NEEDS: Final = {
+    "gfx": "an AMD GPU",
+    "family": "an AMD GPU",
+    "sm": "an NVIDIA GPU",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAsset:
+    """A file to be fetched.
+
+    Attributes:
+        name: as the release has it; may hold `*`.
+        sha256: its pinned digest, or empty.
+        parts: whether it may be there in parts.
+    """
+
+    name: str
+    sha256: str = ""
+    parts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlan:
+    """What to take from which release.
+
+    Attributes:
+        repository: `owner/name`.
+        tag: the release's.
+        asset: the file that is the bundle.
+        sha256: pinned digests by file name, of parts as well.
+        executable: name of the program that must be in there once.
+        environment: variables for the program; same placeholders as its command line.
+    """
+
+    repository: str
+    tag: str
+    asset: PlannedAsset
+    sha256: Mapping[str, str]
+    executable: str
+    environment: Mapping[str, str]
+
+    def path_of(self, name: str) -> str:
+        """Where a file is, below the host of releases."""
+        return f"{self.repository}/releases/download/{self.tag}/{name}"
+
+
+def family_of(gfx: str) -> str:
+    """The family whose builds a GPU of AMD runs."""
+    return next((family for family, members in _FAMILIES.items() if gfx in members), gfx)
+
+
+def pinned_version(spec: BackendSpec, machine: Machine) -> str:
+    """The version for this machine, which may be another one for its GPU."""
+    gpu = deciding_gpu(spec, machine)
+    if gpu is None:
+        return spec.pin.version
+    own = spec.pin.base_for
+    return own.get(gpu.family) or own.get(family_of(gpu.family)) or spec.pin.version
+
+
+def plan_release(spec: BackendSpec, machine: Machine) -> ReleasePlan:
+    """Choose the files for this machine.
+
+    Raises:
+        UnsupportedHere: the release has none, or its name needs a device that is not here.
+    """
+    pin = spec.pin
+    asset = next((one for one in pin.assets if _suits(one, machine)), None)
+    if asset is None:
+        raise UnsupportedHere(
+            f"{spec.id} has no build for {machine.os} on {machine.cpu.family}.",
+            remedy="`lemonade backends --all` shows what runs here.",
+        )
+    words = _words(spec, machine)
+    name = _filled(asset.name, words, spec)
+    return ReleasePlan(
+        repository=pin.repository,
+        tag=_filled(pin.tag, words, spec),
+        asset=PlannedAsset(name, pin.sha256.get(name, ""), asset.parts),
+        sha256=dict(pin.sha256),
+        executable=pin.executable,
+        environment=dict(spec.environment),
+    )
+
+
+def _suits(asset: AssetSpec, machine: Machine) -> bool:
+    os_fits = not asset.os or machine.os in asset.os
+    return os_fits and (not asset.cpu or machine.cpu.family in asset.cpu)
+
+
+def _words(spec: BackendSpec, machine: Machine) -> dict[str, str]:
+    words = {
+        "version": pinned_version(spec, machine),
+        "os": machine.os,
+        "cpu": machine.cpu.family,
+    }
+    gpu: Gpu | None = deciding_gpu(spec, machine)
+    if gpu is not None and gpu.vendor == "amd":
+        words |= {"gfx": gpu.family, "family": family_of(gpu.family)}
+    elif gpu is not None:
+        words["sm"] = gpu.family
+    return words
+
+
+def _filled(template: str, words: Mapping[str, str], spec: BackendSpec) -> str:
+    def value(match: re.Match[str]) -> str:
+        if match[1] in words:
+            return words[match[1]]
+        raise UnsupportedHere(
+            f"Which build of {spec.id} to take depends on {_NEEDS.get(match[1], match[1])}, and "
+            "this machine has none that can be used.",
+            remedy="`lemonade backends --all` shows what runs here and why the rest does not.",
+        )
+
+    return _PLACEHOLDER.sub(value, template)

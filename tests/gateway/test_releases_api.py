@@ -1,0 +1,129 @@
+"""An engine from a host of releases, installed over HTTP with its events, and used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.test_backends_api import FRAME, events
+from tests.installer.releases import build_archive
+from tests.programs.release_server import Releases
+from tests.programs.release_server import serving as releasing
+from tests.serving import PROGRAMS, Serving, fake_catalog, fake_model, gone, serving
+
+pytestmark = pytest.mark.slow
+
+BACKEND = """
+schema = 1
+id = "fake:release"
+title = "A fake engine out of a release"
+preference = 1
+devices = ["cpu"]
+
+[pin]
+source = "github"
+repository = "somebody/fake"
+version = "v1"
+executable = "fake-server"
+release_url = "https://github.com/somebody/fake/releases"
+
+[[pin.assets]]
+os = ["linux"]
+name = "fake-{version}-{os}.tar.xz"
+
+[[pin.assets]]
+os = ["macos"]
+name = "fake-{version}-mac.tar.gz"
+
+[[runs_on]]
+os = ["linux"]
+
+[bundle]
+argv = ["{executable}"]
+
+[environment]
+FAKE_HOME = "{folder}"
+"""
+ONE = {"recipe": "fake", "backend": "release"}
+
+
+@pytest.fixture
+def releases(home: Path) -> Iterator[Releases]:
+    """The fake engine as a release: a real program with its interpreter in its first line."""
+    program = (PROGRAMS / "fake_engine.py").read_bytes()
+    build_archive(
+        home / "releases" / "somebody" / "fake" / "v1" / "fake-v1-linux.tar.xz",
+        {"bin/fake-server": f"#!{sys.executable}\n".encode() + program, "LICENSE": b"free"},
+        top="fake-v1",
+    )
+    with releasing(home / "releases") as host:
+        yield host
+
+
+@pytest.fixture
+def server(home: Path, releases: Releases) -> Iterator[Serving]:
+    catalog = fake_catalog(home)
+    (catalog / "backends" / "fake-program.toml").unlink()
+    (catalog / "backends" / "fake-release.toml").write_text(BACKEND)
+    fake_model(catalog, "one")
+    with serving(home, env={"LEMONADE_CATALOG": str(catalog), **releases.environ}) as one:
+        yield one
+
+
+def state(server: Serving) -> str:
+    found: str = server.get("system-info").json()["recipes"]["fake"]["backends"]["release"][
+        "state"
+    ]
+    return found
+
+
+def test_installed_with_events_used_and_removed(
+    server: Serving, releases: Releases, home: Path
+) -> None:
+    assert state(server) == "installable"
+    seen = events(server.post("install", {**ONE, "stream": True}))
+    assert seen[-1][0] == "complete"
+    assert all(set(data) == FRAME for _, data in seen)
+    steps = list(dict.fromkeys(data["file"] for _, data in seen))
+    name = "fake-v1-linux.tar.xz"
+    assert steps == ["find release", f"fetch {name}", f"unpack {name}", "check", "fake:release"]
+    fetched = [data for _, data in seen if data["file"] == f"fetch {name}"]
+    assert fetched[-1]["bytes_downloaded"] == fetched[-1]["bytes_total"] > 0
+    assert state(server) == "installed"
+
+    answer = server.chat("one")
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"]
+    row = server.loaded()["one"]
+    assert row["backend"] == "fake:release"
+    assert releases.fetched() == [name]
+
+    assert server.post("uninstall", ONE).json() == {"status": "success", **ONE}
+    assert gone(row["pid"])
+    assert state(server) == "installable"
+    assert [p.name for p in (home / "cache" / "bin" / "fake" / "release").iterdir()] == [".lock"]
+
+
+def test_a_load_installs_it(server: Serving, releases: Releases) -> None:
+    assert server.chat("one").status_code == 200
+    asked = len(releases.seen)
+    assert server.post("unload", {}).status_code == 200
+    assert server.chat("one").status_code == 200
+    assert len(releases.seen) == asked, "a load of what is installed asks nobody"
+
+
+def test_what_fails_says_why(server: Serving, releases: Releases) -> None:
+    releases.faults = {"fake-v1-linux.tar.xz": [["corrupt", -1]]}
+    reply = server.post("install", ONE)
+    assert reply.status_code >= 500
+    assert "SHA-256" in reply.json()["error"]
+    last = events(server.post("install", {**ONE, "stream": True}))[-1]
+    assert last[0] == "error"
+    assert "SHA-256" in json.dumps(last[1])
+    assert state(server) == "installable"
+    releases.faults = {}
+    assert server.post("install", ONE).json() == {"status": "success", **ONE}

@@ -20,6 +20,9 @@ _SYSTEMS: Final = {"linux": "Linux", "windows": "Windows", "macos": "macOS"}
 _VENDORS: Final = {"gfx": "amd", "sm_": "nvidia"}
 """Who makes the GPUs whose families begin so."""
 
+_MAKERS: Final = {"gfx": "AMD", "sm_": "NVIDIA"}
+_MANY: Final = 3
+
 _CWSR_FAMILIES: Final = frozenset({"gfx1151"})
 """Those whose queues hang if ROCm must guess how much it takes to save them."""
 
@@ -200,6 +203,13 @@ def _wrong_npu(rows: Sequence[RunsOnSpec], machine: Machine) -> Refusal:
     return _wrong_device("npu", needed, families, machine.npus, machine)
 
 
+def _makers(families: Sequence[str]) -> list[str]:
+    """Who makes GPUs of these families, if they are many: who has none cares for no names."""
+    if len(families) <= _MANY and not any(family.endswith("*") for family in families):
+        return []
+    return [maker for start, maker in _MAKERS.items() if any(f[:3] == start for f in families)]
+
+
 def _wrong_device(
     kind: Literal["gpu", "npu"],
     needed: str,
@@ -214,6 +224,8 @@ def _wrong_device(
         return Refusal(f"{kind}-unknown", f"{needed}. {' '.join(failed)}", ())
     if not here:
         seen = (Evidence("/sys/bus/pci/devices", f"no {kind.upper()}"),)
+        if makers := _makers(families):
+            needed = f"It needs a GPU of {either(makers)}"
         return Refusal(f"{kind}-absent", f"{needed}; this machine has none.", seen)
     for device in near:
         problem = device.problem

@@ -10,7 +10,7 @@ from lemonade.catalog.model import ModelSpec
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.bundle import Bundle
 from lemonade.core.process import Endpoint
-from lemonade.hardware.facts import Cpu, Machine
+from lemonade.hardware.facts import Cpu, Evidence, Machine, Problem
 from lemonade.planning import EffectiveOptions, LaunchFacts
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -83,3 +83,8 @@ def facts(**changes: object) -> LaunchFacts:
         "environ": {"PATH": "/usr/bin", "HOME": "/home/me"},
     }
     return LaunchFacts(**(given | changes))  # type: ignore[arg-type]
+
+
+def broken(reason: str) -> Problem | None:
+    """A device's problem in these words; none if they are empty."""
+    return Problem("no-compute", reason, Evidence("/dev", ""), "Mend it.") if reason else None

@@ -12,7 +12,7 @@ from lemonade.core.errors import UnsupportedHere
 from lemonade.hardware.facts import Cpu, Gpu, Machine
 from lemonade.planning import choose_backend, judge, plan_install
 from lemonade.planning.releases import family_of
-from tests.unit.planning.examples import MACHINE, backend, recipe
+from tests.unit.planning.examples import MACHINE, backend, broken, recipe
 
 ROOT = Path("/cache/bin")
 ARM = Cpu("Arm", "arm64", 4, 4, frozenset())
@@ -21,7 +21,15 @@ MAC = replace(MACHINE, os="macos", cpu=ARM)
 
 def gpu(family: str, *, integrated: bool = False, problem: str = "") -> Gpu:
     vendor = "nvidia" if family.startswith("sm_") else "amd"
-    return Gpu(vendor, "A GPU", family, integrated=integrated, problem=problem)  # type: ignore[arg-type]
+    return Gpu(
+        vendor,
+        "A GPU",
+        family,
+        integrated,
+        cwsr_bytes=1,
+        ctl_stack_bytes=1,
+        problem=broken(problem),
+    )  # type: ignore[arg-type]
 
 
 def on(*gpus: Gpu, machine: Machine = MACHINE) -> Machine:

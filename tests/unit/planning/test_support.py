@@ -8,9 +8,9 @@ import pytest
 
 from lemonade.catalog.backend import BackendSpec
 from lemonade.core.errors import UnknownBackend, UnsupportedHere
-from lemonade.hardware.facts import Cpu, Evidence, Gpu, Machine, Npu, Problem
+from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu
 from lemonade.planning import choose_backend, judge
-from tests.unit.planning.examples import MACHINE, backend, recipe
+from tests.unit.planning.examples import MACHINE, backend, broken, recipe
 
 WHEEL = backend("llamacpp-wheel")
 SYSTEM = backend("llamacpp-system")
@@ -26,10 +26,6 @@ def on_gpu(*families: str, variant: str = "rocm", preference: int = 20) -> Backe
             ),
         }
     )
-
-
-def broken(reason: str) -> Problem | None:
-    return Problem("no-compute", reason, Evidence("/dev", ""), "Mend it.") if reason else None
 
 
 def amd(family: str, problem: str = "") -> Machine:

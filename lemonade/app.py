@@ -7,10 +7,12 @@ is what it is given here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -46,6 +48,9 @@ from lemonade.supervisor import Supervisor
 from lemonade.telemetry import Metrics, Statistics
 
 log = logging.getLogger(__name__)
+
+FILES: Final = 65536
+"""How many files and connections the server allows itself, where the system allows so many."""
 
 SHUTDOWN_SECONDS: Final = 5.0
 """How long open client connections may stay after the engines are gone."""
@@ -114,6 +119,7 @@ async def _serve(
 ) -> int:
     began = time.monotonic()
     _set_up_logging(options.log_level or "info")
+    _allow_many_files()
     catalog = Catalog.load(sources(environ, directories.config))
     configuration = Configuration(
         directories,
@@ -148,7 +154,7 @@ async def _serve(
         bound = sockets[0].getsockname()[1]
         _warn_if_open(settings.host, access)
         url = f"http://{_shown_host(settings.host)}:{bound}"
-        options.announce(url)
+        _announce(options, url)
         log.info(
             "Lemonade %s serves %s after %.2f s (cache %s, config %s)",
             __version__,
@@ -322,8 +328,26 @@ def _handle_signals(shutdown: asyncio.Event, pool: Pool) -> None:
             pool.hurry()
         shutdown.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # `nohup` asks for a server that outlives its terminal.
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, asked)
+
+
+def _announce(options: ServeOptions, url: str) -> None:
+    try:
+        options.announce(url)
+    except OSError as error:  # a pipe whose reader has left is no reason not to serve
+        log.debug("Nobody could be told where we listen: %s", error)
+
+
+def _allow_many_files() -> None:
+    """Every stream takes two descriptors, and the usual first limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _warn_if_open(host: str, access: AccessKeys) -> None:

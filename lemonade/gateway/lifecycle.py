@@ -194,8 +194,11 @@ async def pin(request: web.Request) -> web.Response:
 async def shutdown(request: web.Request) -> web.Response:
     """End all engines, answer, and then end the server."""
     parts = parts_of(request)
-    await parts.pool.close()
-    parts.shutdown.set()
+    try:
+        await parts.pool.close()
+    finally:
+        # Also for a client that does not wait for it: a closed pool serves nobody any more.
+        parts.shutdown.set()
     return json_response({"status": "shutting down"})
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from lemonade.supervisor.logfile import LogFile
-from lemonade.supervisor.logs import LINE_BYTES, RING_CHARACTERS, RING_LINES, Output
+from lemonade.supervisor.logs import LINE_BYTES, RING_CHARACTERS, RING_LINES, Output, PipeReader
 from tests.processes.conftest import Bench, pid_said, until
 
 
@@ -204,3 +205,22 @@ async def test_a_grandchild_that_holds_the_pipe_does_not_hold_up_the_end(bench: 
         core = await pid_said(child, "engine-core")
         assert report.swept == (core,)
         await until(lambda: any(line.startswith("listening") for line in report.last_lines))
+
+
+async def test_an_engine_that_floods_its_pipe_leaves_turns_to_others() -> None:
+    pieces: list[int] = []
+
+    class Counted(Output):
+        def feed(self, data: bytes) -> None:
+            pieces.append(len(data))
+            super().feed(data)
+
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    reader = PipeReader(reading, Counted("flood"))
+    try:
+        written = os.write(writing, b"\n" * 65536)
+        await until(lambda: sum(pieces) == written)
+        assert max(pieces) <= 8192
+    finally:
+        os.close(writing)
+        reader.finish()

@@ -143,6 +143,7 @@ class BackendSpec(Declared):
         preference: lower is tried first when the backend is `auto`.
         devices: what it computes on: `cpu`, `gpu`, `npu`.
         stage: `stable` or `experimental`.
+        embedded: whether it is what Lemonade shows itself with: small, and to be had anywhere.
         environment: variables set for the child; same placeholders as `bundle.argv`.
     """
 
@@ -152,6 +153,7 @@ class BackendSpec(Declared):
     preference: int
     devices: tuple[Literal["cpu", "gpu", "npu"], ...]
     stage: Literal["stable", "experimental"] = "stable"
+    embedded: bool = False
     pin: PinSpec
     runs_on: tuple[RunsOnSpec, ...]
     bundle: BundleSpec

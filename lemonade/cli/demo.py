@@ -86,14 +86,15 @@ def _show(client: LemonadeClient) -> _Shown:
     model = _demonstrator(client)
     name, recipe = str(model["id"]), str(model.get("recipe"))
     _step(2, "Installing the engine")
-    variant, fresh = ensure_engine(client, recipe, {}, quiet=False)
+    options = _embedded(client, recipe)
+    variant, fresh = ensure_engine(client, recipe, options, quiet=False)
     if not fresh:
         out(f"{recipe}:{variant} is installed already.")
     fetch(client, model, name, quiet=False)
     about = ", a demonstration of 1 MB: it shows that all works, and knows little"
     _step(3, f"Loading {name}{about if model.get('source') == _SHIPPED else ''}")
     with working("Waiting for the engine"):
-        client.load(name)
+        client.load(name, options=options)
     _step(4, f"Asking: {QUESTION}")
     out()
     messages = [{"role": "user", "content": QUESTION}]
@@ -103,6 +104,23 @@ def _show(client: LemonadeClient) -> _Shown:
     loaded = next(iter(loaded_models({"all_models_loaded": [row]})))
     version = row.get("backend_version") or _version(client, recipe, variant)
     return _Shown(name, loaded, str(version), answer)
+
+
+def _embedded(client: LemonadeClient, recipe: str) -> JsonObject:
+    """The option that chooses the embedded engine, which needs no network but the package index.
+
+    Empty where it does not run: then whatever the server would take is shown.
+    """
+    known: JsonObject = (client.system_info().get("recipes") or {}).get(recipe) or {}
+    chooser = next((o["name"] for o in known.get("options") or () if _chooses(o)), None)
+    for variant, row in (known.get("backends") or {}).items():
+        if chooser and row.get("embedded") and row.get("state") != "unsupported":
+            return {chooser: variant}
+    return {}
+
+
+def _chooses(option: JsonObject) -> bool:
+    return option.get("type_name") == "backend"
 
 
 def _demonstrator(client: LemonadeClient) -> JsonObject:

@@ -153,6 +153,7 @@ def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
             "action": status.action or verdict.fix,
             "evidence": _evidence(verdict.evidence),
             "title": backend.title,
+            "embedded": backend.embedded,
             "can_uninstall": status.can_uninstall,
         }
         if status.version:

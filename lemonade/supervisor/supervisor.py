@@ -8,6 +8,7 @@ before it left behind is ended before it starts anything itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -127,7 +128,7 @@ class Supervisor:
     async def start(self, spec: ProcessSpec, probe: Probe) -> Child:
         """Start a child and record it. It is not ready yet: `await child.ready()`.
 
-        A cancelled start leaves no process behind. Must be called from the main thread.
+        A cancelled start ends when no process is left behind. Must be called from the main thread.
 
         Args:
             spec: what to start.
@@ -161,6 +162,10 @@ class Supervisor:
             await child.recorded()
         except asyncio.CancelledError:
             child.ask_to_stop(now=True)  # nobody will ever hold it
+            # Its port and memory are somebody else's next; a disk that hangs may not hold us up.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(spec.stop.kill_within):
+                    await child.ended()
             raise
         return child
 

@@ -9,12 +9,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lemonade.hardware import Instruments, detect, real_instruments
 from lemonade.hardware.instruments import run_program
 from lemonade.hardware.nvml import COMMAND, read_nvidia_smi
+from tests.serving import survivors
 from tests.unit.hardware import trees
 from tests.unit.hardware.trees import MEMORY, NVIDIA_SMI, base, nvidia_gpu, printing
 
@@ -244,4 +244,4 @@ def test_programs_that_fail(tmp_path: Path) -> None:
 def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
     hanging = script(tmp_path, "hanging", "sleep 1000 & sleep 1000")
     assert run_program((str(hanging),), 0.1) is None
-    assert not [child for child in psutil.Process().children() if str(hanging) in child.cmdline()]
+    assert not survivors(tmp_path)

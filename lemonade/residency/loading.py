@@ -133,7 +133,11 @@ class Loader:
         return LoadPlan(spec, served_name, recipe, backend, options)
 
     def check(self, plan: LoadPlan, files: Mapping[str, tuple[Path, ...]]) -> None:
-        """Plan the launch without launching: bad arguments show before anything is fetched."""
+        """Plan the launch without launching: what cannot be shows before anybody has to leave.
+
+        Raises:
+            Incomplete, ReservedArgument, BadDescriptor: there is no such command line.
+        """
         endpoint = self._parts.placement.lease_endpoint()
         try:
             bundle = Bundle(plan.backend.backend_id, "", Path("/"), plan.backend.bundle.argv)

@@ -34,7 +34,7 @@ title = "Fake engine"
 section = "fake"
 modality = "Text generation"
 modes = ["chat", "embeddings"]
-files = "gguf"
+files = "{files}"
 slots = "{slots}"
 
 [upstream]
@@ -189,13 +189,15 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def fake_catalog(home: Path, *, slots: str = "standard", ready_within: str = "20s") -> Path:
+def fake_catalog(
+    home: Path, *, slots: str = "standard", ready_within: str = "20s", files: str = "gguf"
+) -> Path:
     """A catalogue with the fake engine as recipe `fake`: one file each, nothing else."""
     folder = home / "catalog"
     (folder / "recipes").mkdir(parents=True, exist_ok=True)
     (folder / "backends").mkdir(exist_ok=True)
     (folder / "recipes" / "fake.toml").write_text(
-        FAKE_RECIPE.format(slots=slots, ready_within=ready_within)
+        FAKE_RECIPE.format(slots=slots, ready_within=ready_within, files=files)
     )
     (folder / "backends" / "fake-program.toml").write_text(
         FAKE_BACKEND.format(python=sys.executable, program=PROGRAMS / "fake_engine.py")

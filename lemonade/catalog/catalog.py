@@ -142,14 +142,14 @@ class Catalog:
         return overlay_beside(self._files[str(backend)])
 
     def shipped_model_file(self, name: str) -> Path:
-        """The file of a model that is part of the package.
+        """The file, or the folder, of a model that is part of the package.
 
         Raises:
             UnknownModel: there is no such file.
         """
         for root in reversed(self._sources.roots):
             path = root / "models" / name
-            if "/" not in name and "\\" not in name and path.is_file():
+            if name not in ("", ".", "..") and not {"/", "\\"} & {*name} and path.exists():
                 return path
         raise UnknownModel(
             f"No model file '{name}' came with this version.",

@@ -236,6 +236,9 @@ def test_a_model_that_is_part_of_the_package(store: ModelStore, tmp_path: Path) 
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped" / "tiny.gguf").write_bytes(gguf(80))
     assert store.files(spec) == {"main": (tmp_path / "shipped" / "tiny.gguf",)}
+    whole = model("tiny-hf", source="shipped", recipe="whole")
+    (tmp_path / "shipped" / "tiny-hf").mkdir()
+    assert store.files(whole) == {"main": (tmp_path / "shipped" / "tiny-hf",)}
 
 
 def test_a_model_at_a_path(store: ModelStore, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lemonade.catalog import reference as catalog
 from lemonade.cli import reference as cli
 from lemonade.config import reference as config
 from lemonade.gateway import reference as gateway
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BLOCKS: dict[str, Callable[[], str]] = {
+    "backends": catalog.render_reference,
     "routes": gateway.render_reference,
     "settings": config.render_reference,
     "commands": cli.render_reference,

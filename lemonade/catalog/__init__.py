@@ -1,6 +1,6 @@
 """Floor 2: what is declared. Backends, recipes, models and families, and where they come from."""
 
-from lemonade.catalog.availability import unavailable_reason
+from lemonade.catalog.availability import not_run, not_run_reason, unavailable_reason
 from lemonade.catalog.backend import BackendSpec, BundleSpec, PinSpec, RunsOnSpec
 from lemonade.catalog.catalog import Catalog
 from lemonade.catalog.checkpoint_text import UPLOADED_SOURCE, from_page
@@ -17,6 +17,6 @@ __all__ = [
     "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
     "BackendSpec", "BundleSpec", "Catalog", "FamilyMatch", "FamilyRegistry", "ModelRegistry",
     "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RunsOnSpec", "SavedOptions",
-    "UpstreamSpec", "clean_name", "from_page", "is_definition", "is_unset", "shipped", "sources",
-    "split_origin", "unavailable_reason",
+    "UpstreamSpec", "clean_name", "from_page", "is_definition", "is_unset", "not_run",
+    "not_run_reason", "shipped", "sources", "split_origin", "unavailable_reason",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lemonade.catalog.catalog import Catalog
 from lemonade.catalog.model import ModelSpec
+from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.units import render_size
 
 
@@ -24,6 +25,8 @@ def unavailable_reason(
         pool_bytes: the largest memory a model may fill; 0 when nobody knows. Only built-in models
             are measured against it: who brought a model of their own knows what they do.
     """
+    if reason := not_run_reason(spec, catalog):
+        return reason
     if spec.recipe not in catalog.recipes:
         if spec.is_collection:
             return "This version cannot run collections of models yet."
@@ -38,3 +41,14 @@ def unavailable_reason(
             f"models may fill has {render_size(pool_bytes)}."
         )
     return None
+
+
+def not_run_reason(spec: ModelSpec, catalog: Catalog) -> str | None:
+    """A sentence if its recipe is declared but not run by this version, on any machine."""
+    recipe = catalog.recipes.get(spec.recipe)
+    return None if recipe is None or recipe.runs else not_run(recipe)
+
+
+def not_run(recipe: RecipeSpec) -> str:
+    """What people are told about a recipe that this version does not run."""
+    return f"Lemonade can install {recipe.title} but does not run it yet."

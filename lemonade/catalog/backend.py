@@ -21,7 +21,8 @@ class AssetSpec(Declared):
     """One file of a release, and the machines it is for; the first that fits is taken.
 
     Attributes:
-        name: as the release has it. Placeholders: `{version}`, `{gfx}` (`gfx1201`), `{family}`
+        name: as the release has it. Placeholders: `{version}`, `{number}` (that without a `v` in
+            front), `{short}` (without a number in its middle), `{gfx}` (`gfx1201`), `{family}`
             (`gfx120X`), `{sm}` (`sm_86`), `{os}`, `{cpu}`; `*` stands for anything.
         os: `linux`, `windows`, `macos`; empty is any.
         cpu: `x86_64`, `arm64`; empty is any.
@@ -109,6 +110,8 @@ class RunsOnSpec(Declared):
         npu: NPU families (`XDNA2`).
         needs: what the system must do for that device beside having its driver. `cwsr`: the kernel
             says how much a gfx1151 needs to save its queues.
+        automatic: whether it is taken there when nobody named it. Where it is off, the backend
+            runs, and is taken once it is installed or named.
     """
 
     os: tuple[str, ...] = ()
@@ -117,6 +120,7 @@ class RunsOnSpec(Declared):
     gpu: tuple[str, ...] = ()
     npu: tuple[str, ...] = ()
     needs: tuple[Literal["cwsr"], ...] = ()
+    automatic: bool = True
 
 
 class BundleSpec(Declared):

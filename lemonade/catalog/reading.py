@@ -60,6 +60,8 @@ def validated(kind: type[S], data: object, path: Path, within: Sequence[str] = (
 
 def complaint(path: Path, where: Sequence[str | int], reason: str) -> str:
     """One sentence: the file, the table in brackets, the key, and why."""
+    if not where:
+        return f"{path}: {reason}."
     words: list[str] = [f"{path}:"]
     table, key = list(where[:-1]), where[-1] if where else None
     if isinstance(key, int):  # the third word of a list: the list is what people know by name

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lemonade.catalog.backend import Declared
 from lemonade.core.errors import BadSetting
@@ -138,6 +138,8 @@ class RecipeSpec(Declared):
         environment: variables set for every child.
         selectable_backend: whether clients may choose the variant.
         experimental: shown to clients.
+        runs: whether this version runs the engine. What it cannot run yet may be declared all the
+            same, without `upstream` and `argv`: then its backends can be installed.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -153,12 +155,24 @@ class RecipeSpec(Declared):
     families: str = ""
     selectable_backend: bool = True
     experimental: bool = False
-    upstream: UpstreamSpec
-    argv: ArgvSpec
+    runs: bool = True
+    upstream: UpstreamSpec = UpstreamSpec(ready="", operations={})
+    argv: ArgvSpec = ArgvSpec(always=())
     option: tuple[OptionSpec, ...] = ()
     rules: RulesSpec = RulesSpec()
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _what_runs_says_how(self) -> Self:
+        for key in ("upstream", "argv"):
+            if self.runs and key not in self.model_fields_set:
+                raise ValueError(
+                    f"[{key}] is missing, which says how it is run; or 'runs = false'"
+                )
+            if not self.runs and key in self.model_fields_set:
+                raise ValueError(f"[{key}] says how it is run, and 'runs' says that it is not")
+        return self
 
     @property
     def uses_ctx_size(self) -> bool:

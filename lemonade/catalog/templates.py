@@ -26,7 +26,7 @@ _OF_SOURCE: Final[Mapping[str, frozenset[str]]] = {
     "system": frozenset({"executable", "overlay"}),
     "path": frozenset({"executable", "overlay"}),
 }
-_OF_ASSETS: Final = frozenset({"version", "gfx", "family", "sm", "os", "cpu"})
+_OF_ASSETS: Final = frozenset({"version", "number", "short", "gfx", "family", "sm", "os", "cpu"})
 _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
 
 

@@ -16,7 +16,7 @@ import click
 from lemonade.cli.command import Command, HeadedOption
 
 if TYPE_CHECKING:
-    from lemonade.catalog import OptionSpec
+    from lemonade.catalog import OptionSpec, RecipeSpec
 
 GENERAL: Final = "General Options"
 
@@ -65,15 +65,16 @@ def recipe_flags(roots: tuple[Path, ...] | None) -> list[click.Parameter]:
         roots if roots is not None else sources(os.environ, directories(os.environ).config)
     )
     recipes = sorted(catalog.recipes.values(), key=lambda recipe: (recipe.order, recipe.id))
-    return _flags(option for recipe in recipes for option in recipe.option)
+    return _flags((recipe, option) for recipe in recipes for option in recipe.option)
 
 
-def _flags(options: Iterable[OptionSpec]) -> list[click.Parameter]:
+def _flags(options: Iterable[tuple[RecipeSpec, OptionSpec]]) -> list[click.Parameter]:
     """Recipes share flags such as the context size: the first to declare one describes it."""
     flags: dict[str, click.Parameter] = {}
-    for option in options:
+    for recipe, option in options:
         if option.flag and option.flag not in flags:
-            flags[option.flag] = _flag(option)
+            # What cannot be run yet is understood, and not advertised.
+            flags[option.flag] = _flag(option, hidden=not recipe.runs)
     flags.setdefault(
         "--merge-args",
         HeadedOption(
@@ -88,7 +89,7 @@ def _flags(options: Iterable[OptionSpec]) -> list[click.Parameter]:
     return list(flags.values())
 
 
-def _flag(option: OptionSpec) -> click.Parameter:
+def _flag(option: OptionSpec, *, hidden: bool) -> click.Parameter:
     words, kind, metavar = option.flag, _type(option), _METAVARS.get(option.type)
     if option.type == "bool":
         words = f"{option.flag}/--no-{option.flag.removeprefix('--')}"
@@ -103,6 +104,7 @@ def _flag(option: OptionSpec) -> click.Parameter:
         callback=_store(option.name),
         heading=option.group,
         help=option.help,
+        hidden=hidden,
     )
 
 

@@ -105,7 +105,8 @@ def _check_type(parts: Parts, wanted: Inference) -> None:
             remedy="`lemonade list` shows what each model is for.",
         )
     recipe = parts.catalog.recipes.get(spec.recipe)
-    if recipe is not None and wanted.operation not in recipe.upstream.operations:
+    serves = recipe is None or not recipe.runs or wanted.operation in recipe.upstream.operations
+    if recipe is not None and not serves:
         raise WrongOperation(
             f"{recipe.title}, which runs {wanted.model}, does not serve {wanted.operation}.",
             remedy="Choose a model whose engine does.",

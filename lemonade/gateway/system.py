@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from lemonade.catalog import BackendSpec, RecipeSpec, RunsOnSpec
+from lemonade.catalog import BackendSpec, RecipeSpec, RunsOnSpec, not_run
 from lemonade.core.errors import LemonadeError
 from lemonade.core.inference import ModelType
 from lemonade.core.units import render_size
@@ -156,6 +156,8 @@ def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
             "embedded": backend.embedded,
             "can_uninstall": status.can_uninstall,
         }
+        if not recipe.runs and status.state == "installable":
+            rows[variant]["message"] = not_run(recipe)
         if status.version:
             rows[variant]["version"] = status.version
         if backend.pin.release_url:
@@ -171,6 +173,7 @@ def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
         "uses_ctx_size": recipe.uses_ctx_size,
         "modality": recipe.modality,
         "experimental": recipe.experimental,
+        "runs": recipe.runs,
         "slot_policy": recipe.slots.replace("-", "_"),
         "support": support,
         "options": [
@@ -223,11 +226,12 @@ def _families(row: RunsOnSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _unavailable(parts: Parts) -> list[str]:
-    """Recipes none of whose models can run here."""
+    """Recipes none of whose models can run: here, or at all in this version."""
     reasons = Availability(parts.catalog, parts.configuration, parts.machine)
     usable: dict[str, bool] = {}
     for spec in parts.registry.all():
         usable[spec.recipe] = usable.get(spec.recipe, False) or reasons.of(spec) is None
+    usable |= {recipe.id: False for recipe in parts.catalog.recipes.values() if not recipe.runs}
     return sorted(recipe for recipe, can in usable.items() if not can)
 
 

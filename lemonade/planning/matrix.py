@@ -61,6 +61,11 @@ def best_device(rows: Sequence[RunsOnSpec], machine: Machine) -> Device | None:
     return min(found, key=lambda d: (*rank(d), order.index(d)), default=None)
 
 
+def chosen_there(rows: Sequence[RunsOnSpec], machine: Machine) -> bool:
+    """Whether a row that fits is one where the backend is taken without being named."""
+    return any(row.automatic and _first_miss(row, machine) is None for row in rows)
+
+
 def refusal(rows: Sequence[RunsOnSpec], machine: Machine) -> Refusal | None:
     """Why none of the rows fits; `None` if one does.
 

@@ -24,6 +24,9 @@ _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
 """AMD's GPUs that share builds; every other one is a family by itself."""
 
 _PLACEHOLDER: Final = re.compile(r"\{([a-z]+)\}")
+_COUNTED: Final = re.compile(r"(.+)-\d+-([^-]+)")
+"""A version with a number in its middle: `master-820-de298c2`."""
+
 _NEEDS: Final = {
     "gfx": "an AMD GPU",
     "family": "an AMD GPU",
@@ -105,7 +108,7 @@ def plan_release(spec: BackendSpec, machine: Machine) -> ReleasePlan:
         tag=_filled(pin.tag, words, spec),
         asset=PlannedAsset(name, pin.sha256.get(name, ""), asset.parts),
         sha256=dict(pin.sha256),
-        executable=pin.executable,
+        executable=f"{pin.executable}.exe" if machine.os == "windows" else pin.executable,
         environment=dict(spec.environment),
     )
 
@@ -116,8 +119,11 @@ def _suits(asset: AssetSpec, machine: Machine) -> bool:
 
 
 def _words(spec: BackendSpec, machine: Machine) -> dict[str, str]:
+    version = pinned_version(spec, machine)
     words = {
-        "version": pinned_version(spec, machine),
+        "version": version,
+        "number": re.sub(r"\Av(?=\d)", "", version),
+        "short": _COUNTED.sub(r"\1-\2", version),
         "os": machine.os,
         "cpu": machine.cpu.family,
     }

@@ -14,7 +14,7 @@ from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.errors import UnknownBackend, UnsupportedHere
 from lemonade.core.ids import BackendId
 from lemonade.hardware.facts import Evidence, Gpu, Machine
-from lemonade.planning.matrix import Device, best_device, rank, refusal
+from lemonade.planning.matrix import Device, best_device, chosen_there, rank, refusal
 
 _LIST: Final = "`lemonade backends --all` shows what runs here and why the rest does not."
 _AUTOMATIC: Final = frozenset({"", "auto"})
@@ -30,6 +30,7 @@ class Verdict:
         evidence: what was read, and where.
         fix: what to do about it, as a sentence; empty if nothing can be done.
         device: what it would compute on; `None` is the processor.
+        automatic: whether it may be taken when nobody named it and it is not installed.
     """
 
     backend: BackendId
@@ -39,6 +40,7 @@ class Verdict:
     evidence: tuple[Evidence, ...] = ()
     fix: str = ""
     device: Device | None = None
+    automatic: bool = True
 
     @property
     def remedy(self) -> str:
@@ -55,7 +57,8 @@ def judge(backend: BackendSpec, machine: Machine) -> Verdict:
     refused = refusal(backend.runs_on, machine)
     if refused is None:
         device = best_device(backend.runs_on, machine)
-        return Verdict(backend.backend_id, supported=True, device=device)
+        automatic = chosen_there(backend.runs_on, machine)
+        return Verdict(backend.backend_id, supported=True, device=device, automatic=automatic)
     return Verdict(
         backend.backend_id,
         supported=False,
@@ -143,4 +146,6 @@ def _why_not(candidate: Candidate, *, prefer_system: bool) -> str:
         return f"{spec.pin.executable} is not on this machine."
     if spec.pin.source == "system" and not prefer_system:
         return "It is here, but prefer_system is off."
+    if not verdict.automatic and not installed:
+        return "It runs here, but is only taken once it is named or installed."
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lemonade.catalog import Catalog, ModelSpec, unavailable_reason
+from lemonade.catalog import Catalog, ModelSpec, not_run_reason, unavailable_reason
 from lemonade.config import Configuration
 from lemonade.core.errors import UnsupportedHere
 from lemonade.hardware import Machine
@@ -31,16 +31,23 @@ class Availability:
             return None
         return unavailable_reason(spec, self._catalog, self._why_not, self._pool_bytes)
 
-    def check(self, spec: ModelSpec, name: str) -> None:
+    def check(self, spec: ModelSpec, name: str, *, to_run: bool = False) -> None:
         """Refuse what cannot run here.
+
+        `to_run` refuses also what is shown with the filter off, and no setting makes run.
 
         Raises:
             UnsupportedHere: with the reason, and what to do where something can be done.
         """
-        reason = self.of(spec)
+        not_run = not_run_reason(spec, self._catalog)
+        reason = (not_run if to_run else None) or self.of(spec)
         if reason is None:
             return
-        too_large = spec.recipe in self._catalog.recipes and self._why_not(spec.recipe) is None
+        too_large = (
+            not not_run
+            and spec.recipe in self._catalog.recipes
+            and self._why_not(spec.recipe) is None
+        )
         remedy = (
             "Choose a smaller one; `lemonade config set disable_model_filtering=true` tries it "
             "all the same."

@@ -98,7 +98,7 @@ class Loader:
         """
         parts = self._parts
         availability = Availability(parts.catalog, parts.configuration, parts.machine)
-        availability.check(spec, served_name)
+        availability.check(spec, served_name, to_run=True)
         recipe = parts.catalog.recipe(spec.recipe)
         wanted = check_options(
             recipe,

@@ -161,6 +161,7 @@ def test_a_name_nobody_has(server: Serving, name: str) -> None:
 def test_a_hidden_model_says_why_wherever_it_is_asked_for(server: Serving) -> None:
     hidden = listed(server, "?show_unavailable=true")
     reason = hidden["kokoro-v1"]["unavailable_reason"]
+    assert reason == "Lemonade can install Kokoro but does not run it yet."
     asked = [
         server.get("models/kokoro-v1"),
         server.post("load", {"model_name": "kokoro-v1"}),
@@ -188,6 +189,9 @@ def test_filtering_can_be_switched_off(server: Serving) -> None:
         assert "kokoro-v1" in rows
         assert "unavailable_reason" not in rows["kokoro-v1"]
         assert server.get("models/kokoro-v1").status_code == 200
+        refused = server.post("load", {"model_name": "kokoro-v1"})
+        error = model_error(refused, 404, "model_not_supported", "kokoro-v1")
+        assert "does not run it yet" in error["message"], "no setting makes it run"
     finally:
         assert change(server, disable_model_filtering=False).status_code == 200
     assert "kokoro-v1" not in listed(server, "?show_all=true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,46 @@ def test_the_machine_and_its_recipes(server: Serving) -> None:
     assert options["llamacpp_args"]["cli_flag"] == "--llamacpp-args"
     assert options["llamacpp_args"]["group"] == "Llama.cpp Backend Options"
     assert options["ctx_size"]["default"] == -1
+
+
+def test_engines_that_are_installed_and_not_run(home: Path, engine_bundles: Path) -> None:
+    with serving(home, bundles=engine_bundles) as server:
+        info = server.get("system-info").json()
+        assert {"whispercpp", "sd-cpp", "kokoro", "flm"} <= set(info["unavailable_recipes"])
+        orders = [recipe["order"] for recipe in info["recipes"].values()]
+        assert orders == sorted(orders)
+        told = "Lemonade can install stable-diffusion.cpp but does not run it yet."
+        recipe = info["recipes"]["sd-cpp"]
+        row = recipe["backends"]["cpu"]
+        assert (row["state"], row["message"]) == ("installable", told)
+        assert row["action"] == "lemonade backends install sd-cpp:cpu"
+        assert row["version"] == "master-820-de298c2"
+        assert row["release_url"].startswith("https://github.com/")
+        assert list(recipe["backends"]) == ["metal", "cuda", "vulkan", "rocm", "cpu"]
+        assert recipe["default_backend"] == "cpu"
+        assert (recipe["runs"], recipe["modality"]) == (False, "Image generation")
+        assert info["recipes"]["flm"]["slot_policy"] == "coexist_by_type"
+        assert info["recipes"]["flm"]["selectable_backend"] is False
+        options = {option["name"]: option for option in recipe["options"]}
+        assert (options["steps"]["default"], options["steps"]["cli_flag"]) == (20, "")
+        assert options["sd-cpp_backend"]["cli_flag"] == "--sdcpp"
+        assert recipe["uses_ctx_size"] is False
+
+        change = {"sdcpp_steps": 8, "whispercpp": {"cpu_bin": sys.executable}}
+        reply = requests.post(f"{server.url}/internal/set", json=change, timeout=10)
+        assert reply.json()["updated"]["sdcpp"] == {"steps": 8}
+        info = server.get("system-info").json()
+        assert info["recipes"]["whispercpp"]["backends"]["cpu"]["state"] == "installed"
+        refused = server.post("load", {"model_name": "Whisper-Tiny"})
+        assert refused.status_code == 404
+        assert "whisper.cpp but does not run it yet" in refused.json()["error"]["message"]
+        for setting in (
+            {"sdcpp_steps": 0},
+            {"sdcpp_backend": "metall"},
+            {"kokoro_backend": "cpu"},
+        ):
+            bad = requests.post(f"{server.url}/internal/set", json=setting, timeout=10)
+            assert bad.status_code == 400, setting
 
 
 def test_a_program_on_path_is_found_and_preferred(home: Path, engine_bundles: Path) -> None:

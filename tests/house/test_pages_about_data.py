@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from lemonade.catalog import Catalog
+from lemonade.catalog.reference import render_reference as backends_table
 from lemonade.config import AccessKeys, render_reference
 from lemonade.config.settings import all_fields
 from tests.house.tree import CHECKOUT
@@ -25,6 +26,13 @@ def test_the_table_of_settings_is_up_to_date():
     block = re.search(r"<!-- generated: settings -->\n(.*?)<!-- end -->", PAGE, re.DOTALL)
     assert block is not None
     assert block[1] == render_reference(), "`make docs` writes it"
+
+
+def test_the_table_of_backends_is_up_to_date():
+    page = (CHECKOUT / "docs" / "backends.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- generated: backends -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    assert block is not None
+    assert block[1] == backends_table(), "`make docs` writes it"
 
 
 def test_every_setting_is_explained():

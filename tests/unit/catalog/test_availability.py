@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lemonade.catalog import ModelSpec, unavailable_reason
+from lemonade.catalog import ModelSpec, not_run_reason, unavailable_reason
+from tests.unit.catalog.conftest import RECIPE
 
 GB = 10**9
 
@@ -28,6 +29,20 @@ CASES = [
     (model(recipe="unheard-of"), None, 8 * GB, "This version has no recipe 'unheard-of' yet."),
     (model(recipe="collection.omni"), None, 8 * GB, "cannot run collections"),
 ]
+
+
+def test_what_is_declared_and_not_run(folder):
+    head, _, rest = RECIPE.partition("[upstream]")
+    folder.write(
+        "recipes/brew.toml", f"{head}runs = false\n[settings]{rest.partition('[settings]')[2]}"
+    )
+    catalog = folder.load()
+    assert not catalog.recipe("brew").runs
+    told = "Lemonade can install Brewer but does not run it yet."
+    assert unavailable_reason(model(), catalog, lambda _: "No backend.", 1) == told
+    assert not_run_reason(model(), catalog) == told
+    assert not_run_reason(model(recipe="whole"), catalog) is None
+    assert not_run_reason(model(recipe="unheard-of"), catalog) is None
 
 
 @pytest.mark.parametrize(("spec", "unsupported", "pool", "reason"), CASES)

@@ -17,6 +17,7 @@ WRONG = [
     ("recipes/brew.toml", "section  =", "sction  =", ["key 'section'", "missing"]),
     ("recipes/brew.toml", "[settings]", "[settigns]", ["key 'settigns'", "no such key"]),
     ("recipes/brew.toml", 'ready = "/health"', "", ["in [upstream]", "key 'ready'", "missing"]),
+    ("recipes/brew.toml", "[upstream]", "runs = false\n[upstream]", ["[upstream]", "'runs' says"]),
     ("recipes/brew.toml", '"90s"', '"soon"', ["in [upstream]", "key 'ready_within'", "duration"]),
     ("recipes/brew.toml", "chat = ", "chatter = ", ["in [upstream.operations", "chatter"]),
     ("recipes/brew.toml", '"reranking"]', '"dance"]', ["key 'modes, number 3'", "'chat'"]),
@@ -57,6 +58,13 @@ def test_what_is_wrong_is_told(folder, name, old, new, told):
         assert part in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.facts["file"] == str(path)
+
+
+def test_a_recipe_that_says_not_how_it_is_run(folder):
+    head, _, rest = RECIPE.partition("[upstream]")
+    folder.write("recipes/brew.toml", f"{head}[settings]{rest.partition('[settings]')[2]}")
+    with pytest.raises(BadDescriptor, match=r"brew\.toml: \[upstream\] is missing.*runs = false"):
+        folder.load()
 
 
 def test_bytes_that_are_no_text(folder):

@@ -9,13 +9,16 @@ import pytest
 
 from lemonade.catalog.backend import BackendSpec, PinSpec
 from lemonade.core.errors import UnsupportedHere
-from lemonade.hardware.facts import Cpu, Gpu, Machine
+from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu
 from lemonade.planning import choose_backend, judge, plan_install
 from lemonade.planning.releases import family_of
 from tests.unit.planning.examples import MACHINE, backend, broken, recipe
 
 ROOT = Path("/cache/bin")
+WHISPER = "lemonade-sdk/whisper.cpp-rocm v1.8.4 whisper-v1.8.4"
+SD = "leejet/stable-diffusion.cpp master-820-de298c2 sd-master-de298c2"
 ARM = Cpu("Arm", "arm64", 4, 4, frozenset())
+WINDOWS = replace(MACHINE, os="windows")
 MAC = replace(MACHINE, os="macos", cpu=ARM)
 
 
@@ -45,6 +48,9 @@ def for_gpu(**pin: object) -> BackendSpec:
 @pytest.mark.parametrize(
     ("name", "machine", "path"),
     [
+        ("cpu", WINDOWS, "ggml-org/llama.cpp b10375 llama-b10375-bin-win-cpu-x64.zip"),
+        ("rocm", on(gpu("gfx1151", integrated=True), machine=WINDOWS),
+         "lemonade-sdk/llama.cpp b10470 llama-b10470-bin-win-rocm-7.14-x64.zip"),
         ("cpu", MACHINE, "ggml-org/llama.cpp b10375 llama-b10375-bin-ubuntu-x64.tar.gz"),
         ("cpu", replace(MACHINE, cpu=ARM),
          "ggml-org/llama.cpp b10375 llama-b10375-bin-ubuntu-arm64.tar.gz"),
@@ -65,6 +71,58 @@ def test_the_shipped_backends(name: str, machine: Machine, path: str) -> None:
     assert f"{plan.release.repository} {plan.release.tag} {plan.release.asset.name}" == path
     assert plan.target == ROOT / "llamacpp" / name / plan.version
     assert plan.files == (plan.release.asset.name,)
+
+
+CARD = on(gpu("gfx1201"))
+NPU_HERE = replace(MACHINE, npus=(Npu("An NPU", "XDNA2"),))
+
+
+@pytest.mark.parametrize(
+    ("backend_id", "machine", "path"),
+    [
+        ("flm:npu", NPU_HERE, "ROCm/FastFlowLM v1.0.2 fastflowlm_1.0.2_linux.tar.gz"),
+        ("flm:npu", replace(NPU_HERE, os="windows"),
+         "ROCm/FastFlowLM v1.0.2 fastflowlm_1.0.2_windows_amd64.zip"),
+        ("whispercpp:npu", replace(NPU_HERE, os="windows"), f"{WHISPER}-windows-npu-x64.zip"),
+        ("whispercpp:cpu", MACHINE, f"{WHISPER}-linux-cpu-x86_64.tar.gz"),
+        ("whispercpp:vulkan", MACHINE, f"{WHISPER}-linux-vulkan-x86_64.tar.gz"),
+        ("whispercpp:rocm", CARD, f"{WHISPER}-linux-rocm-gfx120X.tar.gz"),
+        ("whispercpp:rocm", replace(CARD, os="windows"), f"{WHISPER}-windows-rocm-gfx120X.zip"),
+        ("whispercpp:metal", MAC, f"{WHISPER}-darwin-metal-arm64.tar.gz"),
+        ("sd-cpp:cpu", MACHINE, f"{SD}-bin-Linux-Ubuntu-24.04-x86_64.zip"),
+        ("sd-cpp:vulkan", CARD, f"{SD}-bin-Linux-Ubuntu-24.04-x86_64-vulkan.zip"),
+        ("sd-cpp:rocm", CARD, f"{SD}-bin-Linux-Ubuntu-24.04-x86_64-rocm-7.14.0.zip"),
+        ("sd-cpp:rocm", replace(CARD, os="windows"), f"{SD}-bin-win-rocm-7.14.0-x64.zip"),
+        ("sd-cpp:metal", MAC, f"{SD}-bin-Darwin-macOS-*-arm64.zip"),
+        ("sd-cpp:cuda", on(gpu("sm_86")),
+         "lemonade-sdk/stable-diffusion.cpp master-789-65745b4 "
+         "sd-master-65745b4-ubuntu-cuda-sm_86-x64.tar.xz"),
+        ("kokoro:cpu", MACHINE, "lemonade-sdk/Kokoros b17 kokoros-linux-x86_64.tar.gz"),
+        ("kokoro:metal", MAC, "lemonade-sdk/Kokoros b17 kokoros-darwin-arm64-metal.tar.gz"),
+    ],
+)  # fmt: skip
+def test_engines_that_are_installed_and_not_run(
+    backend_id: str, machine: Machine, path: str
+) -> None:
+    plan = plan_install(backend(backend_id.replace(":", "-")), machine, (), ROOT)
+    assert plan.release is not None
+    assert f"{plan.release.repository} {plan.release.tag} {plan.release.asset.name}" == path
+    assert plan.release.executable.endswith(".exe") == (machine.os == "windows")
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("master-820-de298c2", "master-820-de298c2 master-de298c2"),
+        ("v1.8.4", "1.8.4 v1.8.4"),
+        ("b10375", "b10375 b10375"),
+        ("vllm0.20.1", "vllm0.20.1 vllm0.20.1"),
+        ("v1-2-3", "1-2-3 v1-3"),
+    ],
+)
+def test_what_is_made_of_a_version(version: str, name: str) -> None:
+    spec = for_gpu(version=version, assets=[{"name": "{number} {short}.zip"}])
+    assert asset(on(gpu("gfx1151")), spec) == f"{name}.zip"
 
 
 @pytest.mark.parametrize(
@@ -144,3 +202,21 @@ def test_which_one_is_taken(machine: Machine, installed: str, chosen: str) -> No
     specs = [backend(f"llamacpp-{name}") for name in names]
     candidates = [(spec, judge(spec, machine), spec.id == installed) for spec in specs]
     assert choose_backend(recipe(), candidates, "", prefer_system=True).id == chosen
+
+
+def test_what_is_only_taken_when_it_is_named_or_installed() -> None:
+    bare = replace(MACHINE, cpu=Cpu("Old", "x86_64", 1, 1, frozenset()))
+    specs = [backend(f"llamacpp-{name}") for name in ("vulkan", "cpu")]
+
+    def chosen(machine: Machine, wanted: str = "", installed: str = "") -> str:
+        candidates = [(spec, judge(spec, machine), spec.id == installed) for spec in specs]
+        return choose_backend(recipe(), candidates, wanted, prefer_system=True).id
+
+    assert chosen(bare) == "llamacpp:cpu"
+    assert chosen(bare, wanted="vulkan") == "llamacpp:vulkan"
+    assert chosen(bare, installed="llamacpp:vulkan") == "llamacpp:vulkan"
+    assert chosen(on(gpu("gfx1151"))) == "llamacpp:vulkan"
+    verdict = judge(specs[0], bare)
+    assert (verdict.supported, verdict.automatic) == (True, False)
+    with pytest.raises(UnsupportedHere, match="only taken once it is named or installed"):
+        choose_backend(recipe(), [(specs[0], verdict, False)], "", prefer_system=True)

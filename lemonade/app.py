@@ -42,7 +42,7 @@ from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
 from lemonade.gateway.middleware import REQUEST_ID
 from lemonade.hardware import detect, real_instruments
 from lemonade.installer import Bundles, Installer
-from lemonade.residency import Loader, LoaderParts, LoadRequest, LocalPlacement, Pool
+from lemonade.residency import Loader, LoaderParts, LoadRequest, LocalPlacement, Pool, Selections
 from lemonade.storage import Directories
 from lemonade.supervisor import Supervisor
 from lemonade.telemetry import Metrics, Statistics
@@ -207,6 +207,7 @@ async def _join(
 
     await asyncio.to_thread(rescan)
     bundles = Bundles(directories.cache / "bin", environ)
+    selections = Selections(catalog, configuration, machine, bundles)
     installer = await stack.enter_async_context(
         Installer(bundles, bus, environ, overlay_of=catalog.overlay_dir)
     )
@@ -221,6 +222,7 @@ async def _join(
             saved_options=saved_options,
             machine=machine,
             bundles=bundles,
+            selections=selections,
             installer=installer,
             store=store,
             downloads=downloads,
@@ -249,6 +251,7 @@ async def _join(
         saved_options=saved_options,
         machine=machine,
         bundles=bundles,
+        selections=selections,
         installer=installer,
         store=store,
         downloads=downloads,

@@ -123,6 +123,18 @@ class RunsOnSpec(Declared):
     automatic: bool = True
 
 
+class ChannelSpec(Declared):
+    """Another line of builds of the same backend, for those who choose it.
+
+    Attributes:
+        pin: where they come from; takes the place of the backend's own.
+        runs_on: its support matrix; empty is the backend's own.
+    """
+
+    pin: PinSpec
+    runs_on: tuple[RunsOnSpec, ...] = ()
+
+
 class BundleSpec(Declared):
     """What is in a bundle.
 
@@ -149,6 +161,8 @@ class BackendSpec(Declared):
         stage: `stable` or `experimental`.
         embedded: whether it is what Lemonade shows itself with: small, and to be had anywhere.
         environment: variables set for the child; same placeholders as `bundle.argv`.
+        channels: other lines of builds by name; `pin` itself is the channel `stable`.
+        channel_setting: key of `config.json` that names the channel.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -162,6 +176,14 @@ class BackendSpec(Declared):
     runs_on: tuple[RunsOnSpec, ...]
     bundle: BundleSpec
     environment: dict[str, str] = Field(default_factory=dict)
+    channels: dict[str, ChannelSpec] = Field(default_factory=dict)
+    channel_setting: str = ""
+
+    @model_validator(mode="after")
+    def _channels_can_be_chosen(self) -> Self:
+        if bool(self.channels) != bool(self.channel_setting):
+            raise ValueError("'channels' and 'channel_setting' belong together")
+        return self
 
     @field_validator("id")
     @classmethod

@@ -198,7 +198,7 @@ class Settings(_Keys):
         le=1,
     )
     rocm_channel: Literal["stable", "nightly"] = _key(
-        "stable", "Builds for ROCm that are installed.", effect=NOT_YET
+        "stable", "Which builds for ROCm are installed."
     )
     rocm_install_method: Literal["auto", "wheel", "tarball"] = _key(
         "auto", "How the ROCm runtime is installed.", effect=NOT_YET

@@ -92,7 +92,7 @@ def _named(parts: Parts, body: JsonObject) -> BackendSpec:
 
 def _check_state(parts: Parts, backend: BackendSpec, *, force: bool) -> None:
     """Refuse what cannot work, before anything is begun."""
-    status = parts.bundles.status(backend, parts.machine, _pin(parts, backend))
+    status = parts.selections.status(backend)
     if status.state == "unsupported" and not force:
         raise UnsupportedHere(f"{backend.id} cannot run here: {status.message}")
     settings = parts.configuration.settings
@@ -106,16 +106,13 @@ def _check_state(parts: Parts, backend: BackendSpec, *, force: bool) -> None:
 async def _install(
     parts: Parts, backend: BackendSpec, listen: ProgressListener, *, force: bool
 ) -> None:
-    active = parts.bundles.active(backend, _pin(parts, backend))
-    current = active is not None and active.version in backend.pin.versions
-    if not backend.pin.fetched or (current and not force):
+    selection = parts.selections.of(backend)
+    active = parts.bundles.active(selection)
+    current = active is not None and active.version == selection.version
+    theirs = selection.path is not None or not selection.spec.pin.fetched
+    if theirs or (current and not force):
         listen(Progress(backend.id, complete=True))
         return
     present, root = parts.bundles.present(backend), parts.bundles.root
-    plan = plan_install(backend, parts.machine, present, root, force=force)
+    plan = plan_install(selection, parts.machine, present, root, force=force)
     await parts.installer.install(plan, listen, force=force)
-
-
-def _pin(parts: Parts, backend: BackendSpec) -> str:
-    recipe = parts.catalog.recipe(backend.backend_id.recipe)
-    return parts.configuration.binary_pin(recipe.section, backend.backend_id.variant)

@@ -14,7 +14,7 @@ from lemonade.config import AccessKeys, Configuration
 from lemonade.core.bus import Bus
 from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer
-from lemonade.residency import Pool
+from lemonade.residency import Pool, Selections
 from lemonade.storage import Directories
 from lemonade.telemetry import Metrics, Statistics
 
@@ -38,6 +38,7 @@ class Parts:
     saved_options: SavedOptions
     machine: Machine
     bundles: Bundles
+    selections: Selections
     installer: Installer
     store: ModelStore
     downloads: Downloads

@@ -140,12 +140,11 @@ def _evidence(evidence: Sequence[Evidence]) -> list[dict[str, str]]:
 
 def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
     candidates, rows, support = [], {}, []
-    for backend in parts.catalog.backends_of(recipe.id):
+    for backend in map(parts.selections.described, parts.catalog.backends_of(recipe.id)):
         variant = backend.backend_id.variant
-        pin = parts.configuration.binary_pin(recipe.section, variant)
-        status = parts.bundles.status(backend, parts.machine, pin)
+        status = parts.selections.status(backend)
         verdict = judge(backend, parts.machine)
-        candidates.append((backend, verdict, status.state == "installed"))
+        candidates.append((backend, verdict, status.usable))
         rows[variant] = {
             "devices": list(backend.devices),
             "state": status.state,

@@ -19,16 +19,13 @@ from lemonade.core.errors import LemonadeError, UnsupportedHere
 from lemonade.core.ids import BackendId
 from lemonade.hardware import Machine
 from lemonade.installer.receipts import RECEIPT, Receipt, read_receipt
+from lemonade.planning.selection import PinKind, Selection
 from lemonade.planning.support import judge
-from lemonade.storage import expanded
 
-State = Literal["installed", "installable", "update_required", "unsupported"]
+State = Literal["installed", "installable", "update_required", "update_available", "unsupported"]
 
 VENV: Final = "venv"
 """The private environment inside a bundle of the source `pypi`."""
-
-BUILTIN: Final = frozenset({"", "builtin"})
-"""Values of a pin that mean: the version the descriptor names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +37,7 @@ class BackendStatus:
         action: the command that changes it; may be empty.
         version: what is installed, or what would be.
         can_uninstall: whether there is something of ours to remove.
+        usable: whether a model can be loaded with it now, be it the wanted version or not.
     """
 
     state: State
@@ -47,6 +45,7 @@ class BackendStatus:
     action: str
     version: str
     can_uninstall: bool
+    usable: bool = False
 
 
 class Bundles:
@@ -64,23 +63,28 @@ class Bundles:
         self._receipts: dict[Path, tuple[tuple[int, ...], Receipt | None]] = {}
         self._versions: dict[tuple[str, tuple[int, ...]], str] = {}
 
-    def active(self, spec: BackendSpec, pin: str = "builtin") -> Bundle | None:
+    def active(self, selection: Selection) -> Bundle | None:
         """What a child of that backend would be started from now; `None` if nothing can.
 
-        Cheap: some calls of stat.
+        What is wanted, if it is here; otherwise what else is here and made for this machine, as
+        nobody has to do without an engine because a newer one is wanted. Only a version that the
+        operator names is that one or none. Cheap: some calls of stat.
 
         Raises:
             UnsupportedHere: the pin names something that cannot be used.
         """
-        if pin not in BUILTIN:
-            return self._pinned(spec, pin)
+        spec = selection.spec
+        if selection.path is not None:
+            return self._pinned(spec, selection.path)
         if spec.pin.source == "system":
             return self._on_path(spec)
         if spec.pin.source == "path":
             return None
-        folders = (self._folder(spec) / version for version in spec.pin.versions)
-        found = (self._complete(spec, folder) for folder in folders)
-        return next((bundle for bundle in found if bundle is not None), None)
+        if selection.version:
+            wanted = self._complete(spec, self._folder(spec) / selection.version)
+            if wanted is not None or selection.kind is PinKind.TAG:
+                return wanted
+        return self._newest(selection)
 
     def present(self, spec: BackendSpec) -> tuple[Bundle, ...]:
         """Every complete bundle of the backend, in whatever version."""
@@ -90,27 +94,37 @@ class Bundles:
         found = (self._complete(spec, path) for path in sorted(folder.iterdir()))
         return tuple(bundle for bundle in found if bundle is not None)
 
-    def status(self, spec: BackendSpec, machine: Machine, pin: str = "builtin") -> BackendStatus:
+    def status(self, selection: Selection, machine: Machine) -> BackendStatus:
         """The backend's state in the words of `system-info`. Never raises for a bad pin."""
+        spec = selection.spec
         versions = self._versions_on_disk(spec)
         removable = bool(versions)
         verdict = judge(spec, machine)
         if not verdict.supported:
             return BackendStatus("unsupported", verdict.reason, "", "", removable)
         try:
-            bundle = self.active(spec, pin)
+            bundle = self.active(selection)
         except LemonadeError as error:
             return BackendStatus("unsupported", str(error), "", "", removable)
+        action = f"lemonade backends install {spec.id}"
         if bundle is not None:
             version = self.version_of(bundle)
-            return BackendStatus("installed", "", "", version, removable and bundle.removable)
+            state: State = "installed"
+            message = ""
+            if bundle.removable and selection.version not in ("", bundle.version):
+                latest = selection.kind is PinKind.LATEST
+                state = "update_available" if latest else "update_required"
+                message = f"{version} is installed, {selection.version} is needed."
+            shown = action if message else ""
+            return BackendStatus(
+                state, message, shown, version, removable and bundle.removable, usable=True
+            )
         if not spec.pin.fetched:
             missing = f"{spec.pin.executable or 'The program'} is not on PATH."
             if spec.pin.source == "path":
                 missing = "No path to it is configured."
             return BackendStatus("unsupported", missing, "", "", can_uninstall=False)
-        action = f"lemonade backends install {spec.id}"
-        version = spec.pin.version
+        version = selection.version or spec.pin.version
         if version in versions:
             gone = "program" if spec.pin.source == "github" else "Python it was installed with"
             message = f"{version} is there, but the {gone} is gone."
@@ -132,6 +146,19 @@ class Bundles:
 
     def _folder(self, spec: BackendSpec) -> Path:
         return self.root / spec.backend_id.recipe / spec.backend_id.variant
+
+    def _newest(self, selection: Selection) -> Bundle | None:
+        folder = self._folder(selection.spec)
+        if not folder.is_dir():
+            return None
+        found = [
+            (receipt.installed_at, path.name)
+            for path in folder.iterdir()
+            if (receipt := self._receipt(path)) is not None
+            and receipt.made_for == selection.made_for
+            and self._complete(selection.spec, path) is not None
+        ]
+        return self._complete(selection.spec, folder / max(found)[1]) if found else None
 
     def _complete(self, spec: BackendSpec, path: Path) -> Bundle | None:
         return bundle_of(self._receipt(path), spec.backend_id, path, spec.bundle.argv)
@@ -156,14 +183,7 @@ class Bundles:
             known = self._receipts[path] = (stamp, read_receipt(path))
         return known[1]
 
-    def _pinned(self, spec: BackendSpec, pin: str) -> Bundle:
-        path = expanded(pin)
-        if not path.is_absolute():
-            raise UnsupportedHere(
-                f"{spec.id} cannot be had as '{pin}': only the pinned version "
-                f"{spec.pin.version or 'of this machine'} can be verified.",
-                remedy="Give 'builtin' or the absolute path of a program.",
-            )
+    def _pinned(self, spec: BackendSpec, path: Path) -> Bundle:
         try:
             program = _program_at(path, spec.pin.executable)
         except OSError as error:

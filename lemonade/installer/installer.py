@@ -282,7 +282,9 @@ class Installer:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
             python = platform.python_version()
             listen(step(4))
-        return Receipt(str(plan.backend), plan.version, python, packages, now(), contents)
+        return Receipt(
+            str(plan.backend), plan.version, python, packages, now(), contents, plan.made_for
+        )
 
     async def _check(self, plan: InstallPlan, staging: Path, receipt: Receipt) -> None:
         """Start the program from where it lies now, with the variables it will have."""

@@ -81,6 +81,7 @@ class Receipt:
         python: version of the interpreter the environment was made with; empty without one.
         installed_at: ISO 8601, UTC.
         contents: what was taken from a release; `None` if the packages are all.
+        made_for: the GPU the build depends on; empty if it depends on none.
     """
 
     backend: str
@@ -89,6 +90,7 @@ class Receipt:
     packages: tuple[Package, ...]
     installed_at: str
     contents: Contents | None = None
+    made_for: str = ""
 
     def write(self, bundle: Path) -> None:
         """Put it into a bundle's directory. Raises as `write_json` does."""
@@ -103,6 +105,7 @@ class Receipt:
             "python": self.python,
             "packages": packages,
             "installed_at": self.installed_at,
+            "made_for": self.made_for,
         }
         if self.contents is not None:
             document = {**document, **_written(self.contents, bundle)}
@@ -126,6 +129,7 @@ def read_receipt(bundle: Path) -> Receipt | None:
             packages=tuple(_package(entry) for entry in document["packages"]),
             installed_at=str(document["installed_at"]),
             contents=_contents(document) if document.get("executable") else None,
+            made_for=str(document.get("made_for", "")),
         )
     except (KeyError, TypeError, ValueError):
         return None

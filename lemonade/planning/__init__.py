@@ -13,12 +13,13 @@ from lemonade.planning.options import (
     known_options,
     resolve_options,
 )
+from lemonade.planning.selection import PinKind, Selection, on_channel, select
 from lemonade.planning.support import Verdict, choose_backend, judge
 
 __all__ = [
     "COMMON_OPTIONS", "Argument", "Argv", "CheckpointPlan", "Demand", "EffectiveOptions",
-    "EvictionPlan", "InstallPlan", "LaunchFacts", "ResidentFacts", "Verdict", "check_options",
-    "choose_backend", "grammar_of", "judge", "known_options", "merge", "parse_argv",
-    "plan_checkpoint", "plan_eviction", "plan_install", "plan_launch", "resolve_options",
-    "split_checkpoint",
+    "EvictionPlan", "InstallPlan", "LaunchFacts", "PinKind", "ResidentFacts", "Selection",
+    "Verdict", "check_options", "choose_backend", "grammar_of", "judge", "known_options", "merge",
+    "on_channel", "parse_argv", "plan_checkpoint", "plan_eviction", "plan_install", "plan_launch",
+    "resolve_options", "select", "split_checkpoint",
 ]  # fmt: skip

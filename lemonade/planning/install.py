@@ -18,7 +18,8 @@ from lemonade.core.bundle import Bundle
 from lemonade.core.errors import BadDescriptor, UnsupportedHere
 from lemonade.core.ids import BackendId
 from lemonade.hardware.facts import Machine
-from lemonade.planning.releases import ReleasePlan, pinned_version, plan_release
+from lemonade.planning.releases import ReleasePlan, folder_version, made_for, plan_release
+from lemonade.planning.selection import Selection
 from lemonade.planning.support import judge
 
 _WHEEL_TAGS: Final = {"x86_64": "x86_64", "arm64": "aarch64"}
@@ -39,6 +40,7 @@ class InstallPlan:
         smoke: further arguments with which it must print its version and exit with 0.
         present: the same version, if it is installed already.
         release: what is taken from a release instead of packages.
+        made_for: the GPU the build depends on; empty if it depends on none.
     """
 
     backend: BackendId
@@ -51,6 +53,7 @@ class InstallPlan:
     smoke: tuple[str, ...]
     present: Bundle | None = None
     release: ReleasePlan | None = None
+    made_for: str = ""
 
     def requirements(self) -> str:
         """The lines of a requirements file for `pip install --require-hashes`."""
@@ -66,14 +69,14 @@ class InstallPlan:
 
 
 def plan_install(
-    spec: BackendSpec,
+    selection: Selection,
     machine: Machine,
     present: Sequence[Bundle],
     root: Path,
     *,
     force: bool = False,
 ) -> InstallPlan:
-    """Decide how to install a backend under `root`, the directory of all bundles.
+    """Decide how to install what is wanted under `root`, the directory of all bundles.
 
     `present` is what is installed of it, in any version. `force` asks not whether it runs here.
 
@@ -81,6 +84,7 @@ def plan_install(
         UnsupportedHere: it does not run on this machine, or it is not something we install.
         BadDescriptor: a package has no digest, so nothing could be verified.
     """
+    spec = selection.spec
     if not spec.pin.fetched:
         raise UnsupportedHere(
             f"{spec.id} is not installed by Lemonade: it is there or it is not.",
@@ -95,7 +99,7 @@ def plan_install(
     release = plan_release(spec, machine) if spec.pin.source == "github" else None
     if release is None:
         _check_digests(spec)
-    version = pinned_version(spec, machine) if release is not None else spec.pin.version
+    version = folder_version(spec, machine) if release is not None else spec.pin.version
     return InstallPlan(
         backend=backend,
         version=version,
@@ -107,6 +111,7 @@ def plan_install(
         smoke=spec.bundle.smoke,
         present=next((one for one in present if one.version == version), None),
         release=release,
+        made_for=made_for(spec, machine),
     )
 
 

@@ -27,6 +27,7 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z]+)\}")
 _COUNTED: Final = re.compile(r"(.+)-\d+-([^-]+)")
 """A version with a number in its middle: `master-820-de298c2`."""
 
+_GPU_WORDS: Final = ("gfx", "family", "sm")
 _NEEDS: Final = {
     "gfx": "an AMD GPU",
     "family": "an AMD GPU",
@@ -72,6 +73,40 @@ class ReleasePlan:
     def path_of(self, name: str) -> str:
         """Where a file is, below the host of releases."""
         return f"{self.repository}/releases/download/{self.tag}/{name}"
+
+
+_TAG: Final = re.compile(r"[A-Za-z0-9][\w.+-]*")
+"""What can be a tag here: it becomes the name of a folder."""
+
+
+def is_tag(text: str) -> bool:
+    """Whether it could be the version of a release."""
+    return _TAG.fullmatch(text) is not None
+
+
+def gpu_in_tag(spec: BackendSpec) -> bool:
+    """Whether the releases of a backend are made for one kind of GPU each."""
+    return any(word in _GPU_WORDS for word in _PLACEHOLDER.findall(spec.pin.tag))
+
+
+def made_for(spec: BackendSpec, machine: Machine) -> str:
+    """The GPU that the build for this machine depends on, as file names say it; or empty."""
+    asset = next((one for one in spec.pin.assets if _suits(one, machine)), None)
+    templates = (spec.pin.tag, asset.name if asset is not None else "")
+    found = [word for text in templates for word in _PLACEHOLDER.findall(text)]
+    words = _words(spec, machine)
+    return next((words[word] for word in found if word in _GPU_WORDS and word in words), "")
+
+
+def folder_version(spec: BackendSpec, machine: Machine) -> str:
+    """What a bundle for this machine is called: its tag, and the GPU if the tag says nothing.
+
+    Raises:
+        UnsupportedHere: it depends on a device that is not here.
+    """
+    tag = _filled(spec.pin.tag, _words(spec, machine), spec)
+    gpu = made_for(spec, machine)
+    return f"{tag}-{gpu}" if gpu and not gpu_in_tag(spec) else tag
 
 
 def family_of(gfx: str) -> str:

@@ -6,6 +6,7 @@ from lemonade.residency.local import LocalPlacement
 from lemonade.residency.placement import Instance, Placement
 from lemonade.residency.pool import Pool
 from lemonade.residency.resident import Lease, Phase, Resident
+from lemonade.residency.selections import Selections
 from lemonade.residency.wishes import LoadRequest
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "Placement",
     "Pool",
     "Resident",
+    "Selections",
     "log_file_of",
 ]

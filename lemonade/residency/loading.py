@@ -36,6 +36,7 @@ from lemonade.planning import (
 )
 from lemonade.residency.availability import Availability
 from lemonade.residency.placement import Instance, Placement, PortLease
+from lemonade.residency.selections import Selections
 from lemonade.residency.wishes import LoadRequest
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class LoaderParts:
     saved_options: SavedOptions
     machine: Machine
     bundles: Bundles
+    selections: Selections
     installer: Installer
     store: ModelStore
     downloads: Downloads
@@ -120,8 +122,8 @@ class Loader:
 
         named = options_for(None).values.get(recipe.backend_option or "", "")
         candidates = [
-            (backend, judge(backend, parts.machine), self._is_here(recipe, backend))
-            for backend in parts.catalog.backends_of(recipe.id)
+            (backend, judge(backend, parts.machine), self._is_here(backend))
+            for backend in map(parts.selections.described, parts.catalog.backends_of(recipe.id))
         ]
         backend = choose_backend(
             recipe,
@@ -151,7 +153,7 @@ class Loader:
         Raises:
             InstallError, CheckpointError: something cannot be had; nothing is half there.
         """
-        bundle = self._active(plan.recipe, plan.backend)
+        bundle = self._parts.selections.active(plan.backend)
         if bundle is None:
             bundle = await self._install(plan, listen)
         store, downloads = self._parts.store, self._parts.downloads
@@ -197,19 +199,15 @@ class Loader:
             port.release()
             raise
 
-    def _is_here(self, recipe: RecipeSpec, backend: BackendSpec) -> bool:
+    def _is_here(self, backend: BackendSpec) -> bool:
         """Whether it can be started as it is.
 
         A pin that cannot be used must not keep the recipe's other backends from being chosen; it
         is said when this one is.
         """
         with suppress(UnsupportedHere):
-            return self._active(recipe, backend) is not None
+            return self._parts.selections.active(backend) is not None
         return False
-
-    def _active(self, recipe: RecipeSpec, backend: BackendSpec) -> Bundle | None:
-        pin = self._parts.configuration.binary_pin(recipe.section, backend.backend_id.variant)
-        return self._parts.bundles.active(backend, pin)
 
     async def _install(self, plan: LoadPlan, listen: ProgressListener) -> Bundle:
         settings = self._parts.configuration.settings
@@ -229,7 +227,10 @@ class Loader:
             )
         bundles = self._parts.bundles
         install = plan_install(
-            plan.backend, self._parts.machine, bundles.present(plan.backend), bundles.root
+            self._parts.selections.of(plan.backend),
+            self._parts.machine,
+            bundles.present(plan.backend),
+            bundles.root,
         )
         return await self._parts.installer.install(install, listen)
 

@@ -17,7 +17,7 @@ from lemonade.core.bus import Bus
 from lemonade.core.ids import BackendId
 from lemonade.hardware import detect
 from lemonade.installer import Bundles, Installer
-from lemonade.planning import plan_install
+from lemonade.planning import plan_install, select
 
 WHEEL = BackendId("llamacpp", "wheel")
 
@@ -37,7 +37,8 @@ def engine_command(bundle: Bundle) -> tuple[str, ...]:
 async def _install(cache: Path) -> Bundle:
     spec = _catalog().backend(WHEEL)
     bundles = Bundles(cache / "bin", os.environ)
-    plan = plan_install(spec, detect(), bundles.present(spec), bundles.root)
+    machine = detect()
+    plan = plan_install(select(spec, machine), machine, bundles.present(spec), bundles.root)
     async with Installer(bundles, Bus(), os.environ) as installer:
         return await installer.install(plan, lambda _: None)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from lemonade.core.bus import Bus
 from lemonade.core.errors import LemonadeError
 from lemonade.installer import Bundles, Installer
-from lemonade.planning import plan_install
+from lemonade.planning import plan_install, select
 from tests.installer.setting import MACHINE
 from tests.installer.wheels import Wheel, backend_of
 
@@ -24,7 +24,7 @@ async def main(folder: str, version: str, root: str, *limit: str) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit[0]), int(limit[0])))
     spec = backend_of(Wheel(Path(folder) / f"tinyengine-{version}-py3-none-any.whl", version))
     bundles = Bundles(Path(root), os.environ)
-    plan = plan_install(spec, MACHINE, bundles.present(spec), bundles.root)
+    plan = plan_install(select(spec, MACHINE), MACHINE, bundles.present(spec), bundles.root)
     try:
         async with Installer(bundles, Bus(), os.environ) as installer:
             bundle = await installer.install(plan, lambda _: None)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lemonade.core.bus import Bus
 from lemonade.installer import Bundles, Installer
-from lemonade.planning import plan_install
+from lemonade.planning import plan_install, select
 from tests.installer.releases import backend_of
 from tests.installer.setting import MACHINE
 
@@ -25,7 +25,7 @@ OPERATIONS = ("open", "os.", "shutil.", "subprocess.", "fcntl.", "socket.connect
 async def main(root: str, version: str, force: str, point: str) -> int:
     spec = backend_of(version)
     bundles = Bundles(Path(root), os.environ)
-    plan = plan_install(spec, MACHINE, bundles.present(spec), bundles.root)
+    plan = plan_install(select(spec, MACHINE), MACHINE, bundles.present(spec), bundles.root)
     async with Installer(bundles, Bus(), os.environ) as installer:
         counted = itertools.count(1)
 

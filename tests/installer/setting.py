@@ -10,7 +10,7 @@ from lemonade.core.bus import Bus
 from lemonade.core.events import Event
 from lemonade.hardware import Cpu, Machine
 from lemonade.installer import Bundles, Installer
-from lemonade.planning import InstallPlan, plan_install
+from lemonade.planning import InstallPlan, Selection, plan_install, select
 
 MACHINE = Machine(
     os="linux",
@@ -19,6 +19,11 @@ MACHINE = Machine(
     cpu=Cpu("a CPU", "x86_64", 1, 1, frozenset()),
     memory_bytes=1 << 33,
 )
+
+
+def wanted(spec: BackendSpec, pin: str = "builtin", machine: Machine = MACHINE) -> Selection:
+    """What is wanted of a backend, as `Bundles` is asked."""
+    return select(spec, machine, pin=pin)
 
 
 @dataclass
@@ -40,7 +45,7 @@ class Setting:
         return Installer(self.bundles, self.bus, self.environ)
 
     def plan(self, spec: BackendSpec) -> InstallPlan:
-        return plan_install(spec, MACHINE, self.bundles.present(spec), self.root)
+        return plan_install(select(spec, MACHINE), MACHINE, self.bundles.present(spec), self.root)
 
     def names(self) -> list[str]:
         """What lies in the backend's folder, the lock aside."""

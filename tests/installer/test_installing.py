@@ -19,7 +19,7 @@ from lemonade.core.events import BundleInstalled, BundleRemoved
 from lemonade.core.progress import Progress
 from lemonade.storage import FileLock
 from tests.installer.index import Index
-from tests.installer.setting import MACHINE, Setting
+from tests.installer.setting import MACHINE, Setting, wanted
 from tests.installer.wheels import BROKEN, Wheel, backend_of, build_wheel
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ async def test_a_bundle_appears_complete(
     seen: list[Progress] = []
     async with setting.installer() as installer:
         bundle = await installer.install(setting.plan(spec), seen.append)
-    assert setting.bundles.active(spec) == bundle
+    assert setting.bundles.active(wanted(spec)) == bundle
     said = subprocess.run([*bundle.argv, "hello"], capture_output=True, text=True, check=True)
     assert said.stdout == "tinyengine hello\n"
     receipt = json.loads((bundle.root / "receipt.json").read_text())
@@ -114,7 +114,7 @@ async def test_another_file_than_the_pinned_one(setting: Setting, wheel: Wheel) 
     assert caught.value.remedy
     assert "HASHES" in str(caught.value.facts["last_lines"])
     assert setting.names() == []
-    assert setting.bundles.status(spec, MACHINE).state == "installable"
+    assert setting.bundles.status(wanted(spec), MACHINE).state == "installable"
 
 
 async def test_no_index_answers(setting: Setting, spec: BackendSpec) -> None:
@@ -148,7 +148,7 @@ async def test_what_does_not_start_is_not_activated(
     assert caught.value.facts["exit_status"] == 3
     assert setting.names() == ["1.0"]
     assert setting.bundles.present(spec) == (before,)
-    status = setting.bundles.status(newer, MACHINE)
+    status = setting.bundles.status(wanted(newer), MACHINE)
     assert (status.state, status.version) == ("update_required", "1.0")
     assert status.message == "1.0 is installed, 2.0 is needed."
 
@@ -160,8 +160,8 @@ async def test_versions_live_side_by_side(
     async with setting.installer() as installer:
         first = await installer.install(setting.plan(spec), nobody)
         second = await installer.install(setting.plan(newer), nobody)
-        assert setting.bundles.active(spec) == first
-        assert setting.bundles.active(newer) == second
+        assert setting.bundles.active(wanted(spec)) == first
+        assert setting.bundles.active(wanted(newer)) == second
         assert await installer.uninstall(newer)
     assert setting.names() == []
     assert setting.events[2:] == [
@@ -176,8 +176,8 @@ async def test_uninstalling_what_is_not_there(setting: Setting, spec: BackendSpe
         await installer.install(setting.plan(spec), nobody)
         assert await installer.uninstall(spec)
         assert not await installer.uninstall(spec)
-    assert setting.bundles.active(spec) is None
-    assert setting.bundles.status(spec, MACHINE).state == "installable"
+    assert setting.bundles.active(wanted(spec)) is None
+    assert setting.bundles.status(wanted(spec), MACHINE).state == "installable"
 
 
 async def test_uninstalling_what_another_process_installs(
@@ -187,7 +187,7 @@ async def test_uninstalling_what_another_process_installs(
         await installer.install(setting.plan(spec), nobody)
         with FileLock(setting.folder / ".lock"), pytest.raises(Locked):
             await installer.uninstall(spec)
-    assert setting.bundles.active(spec) is not None
+    assert setting.bundles.active(wanted(spec)) is not None
 
 
 async def test_an_environment_whose_python_is_gone(setting: Setting, spec: BackendSpec) -> None:
@@ -196,13 +196,13 @@ async def test_an_environment_whose_python_is_gone(setting: Setting, spec: Backe
         python = bundle.root / "venv" / "bin" / "python"
         python.unlink()
         python.symlink_to("/nowhere/python3")
-        status = setting.bundles.status(spec, MACHINE)
+        status = setting.bundles.status(wanted(spec), MACHINE)
         assert (status.state, status.can_uninstall) == ("update_required", True)
         assert "is gone" in status.message
         assert status.action == "lemonade backends install tiny:engine"
-        assert setting.bundles.active(spec) is None
+        assert setting.bundles.active(wanted(spec)) is None
         assert await installer.install(setting.plan(spec), nobody) == bundle
-    assert setting.bundles.status(spec, MACHINE).state == "installed"
+    assert setting.bundles.status(wanted(spec), MACHINE).state == "installed"
 
 
 async def test_a_read_only_cache(setting: Setting, spec: BackendSpec) -> None:
@@ -223,7 +223,7 @@ async def test_what_others_put_beside_the_versions_hinders_nobody(
         bundle.root.rename(elsewhere)
         bundle.root.symlink_to(elsewhere)
         (setting.folder / "notes.txt").write_text("not ours")
-        assert setting.bundles.active(spec) is not None
+        assert setting.bundles.active(wanted(spec)) is not None
         assert await installer.uninstall(spec)
     assert setting.names() == []
     assert (elsewhere / "receipt.json").is_file()
@@ -234,6 +234,6 @@ async def test_a_receipt_that_cannot_be_read(setting: Setting, spec: BackendSpec
         bundle = await installer.install(setting.plan(spec), nobody)
         (bundle.root / "receipt.json").unlink()
         (bundle.root / "receipt.json").mkdir()
-        assert setting.bundles.status(spec, MACHINE).state == "installable"
+        assert setting.bundles.status(wanted(spec), MACHINE).state == "installable"
         assert await installer.install(setting.plan(spec), nobody) == bundle
-    assert setting.bundles.status(spec, MACHINE).state == "installed"
+    assert setting.bundles.status(wanted(spec), MACHINE).state == "installed"

@@ -18,7 +18,7 @@ from lemonade.core.bus import Bus
 from lemonade.core.progress import Progress
 from lemonade.installer import Bundles, Installer
 from tests.installer.releases import backend_of, publish
-from tests.installer.setting import MACHINE, Setting, mentioning
+from tests.installer.setting import MACHINE, Setting, mentioning, wanted
 from tests.programs.release_server import PATIENCE, Releases, serving
 
 PROJECT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def killed(setting: Setting, version: str, force: str, point: int) -> tuple[int,
 
 def works(setting: Setting, version: str) -> bool:
     """Whether that version is there; if so it runs, and with all its files."""
-    bundle = Bundles(setting.root, setting.environ).active(backend_of(version))
+    bundle = Bundles(setting.root, setting.environ).active(wanted(backend_of(version)))
     if bundle is None:
         return False
     for name, (size, sha256) in json.loads((bundle.root / "files.json").read_text()).items():
@@ -93,7 +93,7 @@ async def test_killed_anywhere(setting: Setting, kind: str) -> None:
             assert works(setting, version), f"{kind}: {version} at point {point}"
         if kind == "update":
             assert works(setting, old), f"the old one at point {point}"
-        state = seen.status(backend_of(new), MACHINE).state
+        state = seen.status(wanted(backend_of(new)), MACHINE).state
         assert (state == "installed") is (new in complete)
         await install(setting, new, force=kind == "again")
         assert works(setting, new), f"{kind}: after point {point}"
@@ -115,5 +115,5 @@ async def put_back(setting: Setting, kind: str, old: str, new: str) -> None:
             await installer.uninstall(backend_of(new))
         if kind != "first":
             bundles = Bundles(setting.root, setting.environ)
-            if bundles.active(backend_of(old)) is None:
+            if bundles.active(wanted(backend_of(old))) is None:
                 await install(setting, old)

@@ -27,7 +27,7 @@ from lemonade.core.progress import Progress
 from lemonade.installer import Bundles, Installer
 from lemonade.installer.fetch import Patience
 from tests.installer.releases import BROKEN, backend_of, build_archive, contents, publish, split
-from tests.installer.setting import MACHINE, Setting
+from tests.installer.setting import MACHINE, Setting, wanted
 from tests.programs.release_server import PATIENCE, Releases, serving
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ async def install(setting: Setting, spec: BackendSpec, patience: Patience = QUIC
     """Install it and run it; what it says."""
     async with installer(setting, patience) as one:
         bundle = await one.install(setting.plan(spec), nobody)
-    assert setting.bundles.active(spec) == bundle
+    assert setting.bundles.active(wanted(spec)) == bundle
     assert not (setting.root / ".downloads" / "tiny" / "engine").exists()
     said = subprocess.run([*bundle.argv, "hello"], capture_output=True, text=True, check=True)
     return said.stdout.split()
@@ -78,19 +78,19 @@ async def failing(setting: Setting, spec: BackendSpec, kind: type[Exception], wo
             await one.install(setting.plan(spec), nobody)
     assert caught.value.remedy  # type: ignore[attr-defined]
     assert setting.names() == []
-    assert setting.bundles.active(spec) is None
-    assert setting.bundles.status(spec, MACHINE).state == "installable"
+    assert setting.bundles.active(wanted(spec)) is None
+    assert setting.bundles.status(wanted(spec), MACHINE).state == "installable"
 
 
 async def test_a_bundle_appears_complete(setting: Setting, releases: Releases) -> None:
     archive = publish(releases.folder)
     spec = backend_of()
-    assert setting.bundles.status(spec, MACHINE).state == "installable"
+    assert setting.bundles.status(wanted(spec), MACHINE).state == "installable"
     seen: list[Progress] = []
     async with installer(setting) as one:
         bundle = await one.install(setting.plan(spec), seen.append)
-    assert setting.bundles.active(spec) == bundle
-    assert setting.bundles.status(spec, MACHINE).state == "installed"
+    assert setting.bundles.active(wanted(spec)) == bundle
+    assert setting.bundles.status(wanted(spec), MACHINE).state == "installed"
     assert bundle.argv == (str(bundle.root / "tree" / "bin" / "tiny-server"),)
     said = subprocess.run(bundle.argv, capture_output=True, text=True, check=True)
     assert said.stdout == "tiny 1.0\n"
@@ -139,7 +139,7 @@ async def test_a_star_in_the_name(setting: Setting, releases: Releases) -> None:
     async with installer(setting) as one:
         with pytest.raises(DownloadFailed, match="Exactly one file"):
             await one.install(setting.plan(spec), nobody, force=True)
-    assert setting.bundles.active(spec) is not None, "what was there still is"
+    assert setting.bundles.active(wanted(spec)) is not None, "what was there still is"
 
 
 async def test_an_archive_in_parts(setting: Setting, releases: Releases) -> None:
@@ -193,7 +193,9 @@ async def test_without_a_digest_the_first_is_believed(
     async with installer(setting) as one:
         with pytest.raises(ChecksumMismatch):
             await one.install(setting.plan(spec), nobody, force=True)
-    said = subprocess.run(setting.bundles.active(spec).argv, capture_output=True, check=True)  # type: ignore[union-attr]
+    bundle = setting.bundles.active(wanted(spec))
+    assert bundle is not None
+    said = subprocess.run(bundle.argv, capture_output=True, check=True)
     assert said.stdout == b"tiny 1.0\n", "the old one works"
 
 
@@ -296,8 +298,8 @@ async def test_a_program_that_does_not_start(setting: Setting, releases: Release
             await one.install(setting.plan(backend_of("2.0")), nobody)
     assert caught.value.facts["exit_status"] == 127
     assert setting.names() == ["1.0"]
-    assert setting.bundles.active(backend_of()) is not None
-    assert setting.bundles.status(backend_of("2.0"), MACHINE).state == "update_required"
+    assert setting.bundles.active(wanted(backend_of())) is not None
+    assert setting.bundles.status(wanted(backend_of("2.0")), MACHINE).state == "update_required"
 
 
 @pytest.mark.parametrize(

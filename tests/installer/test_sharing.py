@@ -14,7 +14,7 @@ import pytest
 from lemonade.catalog import BackendSpec
 from lemonade.core.progress import Progress
 from tests.installer.index import PATIENCE, Index
-from tests.installer.setting import MACHINE, Setting, mentioning
+from tests.installer.setting import MACHINE, Setting, mentioning, wanted
 from tests.installer.wheels import Wheel
 
 PROJECT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ async def test_who_began_it_may_leave(setting: Setting, spec: BackendSpec, index
         await asyncio.wait({first})
         index.flow.set()
     assert first.cancelled()
-    assert second.result() == setting.bundles.active(spec)
+    assert second.result() == setting.bundles.active(wanted(spec))
     assert len(index.downloads) == 1
 
 
@@ -75,7 +75,8 @@ async def test_the_last_to_leave_ends_it(
         assert mentioning(setting.folder) == []
         assert setting.events == []
         index.flow.set()
-        assert await installer.install(setting.plan(spec), nobody) == setting.bundles.active(spec)
+        bundle = await installer.install(setting.plan(spec), nobody)
+        assert bundle == setting.bundles.active(wanted(spec))
 
 
 async def test_closing_the_installer_ends_it(
@@ -98,7 +99,7 @@ async def test_a_failing_listener_fails_nobody(setting: Setting, spec: BackendSp
 
     async with setting.installer() as installer:
         await installer.install(setting.plan(spec), broken)
-    assert setting.bundles.active(spec) is not None
+    assert setting.bundles.active(wanted(spec)) is not None
 
 
 async def test_a_killed_installation_is_done_over(
@@ -110,11 +111,11 @@ async def test_a_killed_installation_is_done_over(
         assert len(setting.names()) == 1
         killed.send_signal(signal.SIGKILL)
         killed.wait(PATIENCE)
-    assert setting.bundles.status(spec, MACHINE).state == "installable"
+    assert setting.bundles.status(wanted(spec), MACHINE).state == "installable"
     index.flow.set()
     async with setting.installer() as installer:
         bundle = await installer.install(setting.plan(spec), nobody)
-    assert setting.bundles.active(spec) == bundle
+    assert setting.bundles.active(wanted(spec)) == bundle
     assert setting.names() == ["1.0"]
 
 
@@ -124,7 +125,7 @@ async def test_a_replacement_that_was_killed_half_way(
     async with setting.installer() as installer:
         bundle = await installer.install(setting.plan(spec), nobody)
         bundle.root.rename(setting.folder / ".removed-1.0-0badcafe")
-        assert setting.bundles.active(spec) is None
+        assert setting.bundles.active(wanted(spec)) is None
         assert await installer.install(setting.plan(spec), nobody) == bundle
     assert setting.names() == ["1.0"]
     assert len(index.downloads) == 1
@@ -142,7 +143,7 @@ def test_two_processes_take_turns(
     assert results == ["installed 1.0\n", "installed 1.0\n"]
     assert len(index.downloads) == 1
     assert setting.names() == ["1.0"]
-    assert setting.bundles.active(spec) is not None
+    assert setting.bundles.active(wanted(spec)) is not None
 
 
 def test_a_full_disk(setting: Setting, spec: BackendSpec, wheel: Wheel) -> None:
@@ -151,7 +152,7 @@ def test_a_full_disk(setting: Setting, spec: BackendSpec, wheel: Wheel) -> None:
         output, _ = process.communicate(timeout=PATIENCE)
     assert (process.returncode, output) == (1, "no-space\n")
     assert setting.names() == []
-    assert setting.bundles.status(spec, MACHINE).state == "installable"
+    assert setting.bundles.status(wanted(spec), MACHINE).state == "installable"
 
 
 @pytest.fixture(autouse=True)

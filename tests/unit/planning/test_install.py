@@ -10,7 +10,7 @@ import pytest
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import BadDescriptor, UnsupportedHere
 from lemonade.hardware.facts import Cpu
-from lemonade.planning import plan_install
+from lemonade.planning import plan_install, select
 from tests.unit.planning.examples import MACHINE, backend
 
 ROOT = Path("/cache/bin")
@@ -19,7 +19,7 @@ ARM = replace(MACHINE, cpu=Cpu("Arm", "arm64", 4, 4, frozenset()))
 
 
 def test_the_plan_of_the_embedded_engine() -> None:
-    plan = plan_install(WHEEL, MACHINE, (), ROOT)
+    plan = plan_install(select(WHEEL, MACHINE), MACHINE, (), ROOT)
     assert plan.target == ROOT / "llamacpp" / "wheel" / WHEEL.pin.version
     assert len(plan.files) == 1
     assert "x86_64" in plan.files[0]
@@ -30,14 +30,14 @@ def test_the_plan_of_the_embedded_engine() -> None:
 
 
 def test_files_are_those_of_the_processor() -> None:
-    assert all("aarch64" in file for file in plan_install(WHEEL, ARM, (), ROOT).files)
+    assert all("aarch64" in file for file in plan_install(select(WHEEL, ARM), ARM, (), ROOT).files)
 
 
 def test_what_is_there_is_said() -> None:
     old = Bundle(WHEEL.backend_id, "1.0", ROOT, ("python",))
     same = replace(old, version=WHEEL.pin.version)
-    assert plan_install(WHEEL, MACHINE, (old,), ROOT).present is None
-    assert plan_install(WHEEL, MACHINE, (old, same), ROOT).present == same
+    assert plan_install(select(WHEEL, MACHINE), MACHINE, (old,), ROOT).present is None
+    assert plan_install(select(WHEEL, MACHINE), MACHINE, (old, same), ROOT).present == same
 
 
 def test_each_package_gets_its_own_digests() -> None:
@@ -50,7 +50,7 @@ def test_each_package_gets_its_own_digests() -> None:
             },
         }
     )
-    plan = plan_install(WHEEL.model_copy(update={"pin": pin}), MACHINE, (), ROOT)
+    plan = plan_install(select(WHEEL.model_copy(update={"pin": pin}), MACHINE), MACHINE, (), ROOT)
     assert plan.requirements() == (
         "Big.Engine==2 --hash=sha256:a1\nsmall_part==1 --hash=sha256:b2\n"
     )
@@ -59,11 +59,12 @@ def test_each_package_gets_its_own_digests() -> None:
 def test_nothing_is_installed_unverified() -> None:
     pin = WHEEL.pin.model_copy(update={"sha256": {"other-1-py3-none-any.whl": "a1"}})
     with pytest.raises(BadDescriptor, match="has no file of xllamacpp"):
-        plan_install(WHEEL.model_copy(update={"pin": pin}), MACHINE, (), ROOT)
+        plan_install(select(WHEEL.model_copy(update={"pin": pin}), MACHINE), MACHINE, (), ROOT)
 
 
 def test_what_cannot_be_installed() -> None:
     with pytest.raises(UnsupportedHere, match="not installed by Lemonade"):
-        plan_install(backend("llamacpp-system"), MACHINE, (), ROOT)
+        plan_install(select(backend("llamacpp-system"), MACHINE), MACHINE, (), ROOT)
+    mac = replace(MACHINE, os="macos")
     with pytest.raises(UnsupportedHere, match="needs Linux"):
-        plan_install(WHEEL, replace(MACHINE, os="macos"), (), ROOT)
+        plan_install(select(WHEEL, mac), mac, (), ROOT)

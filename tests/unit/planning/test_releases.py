@@ -10,7 +10,7 @@ import pytest
 from lemonade.catalog.backend import BackendSpec, PinSpec
 from lemonade.core.errors import UnsupportedHere
 from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu
-from lemonade.planning import choose_backend, judge, plan_install
+from lemonade.planning import choose_backend, judge, plan_install, select
 from lemonade.planning.releases import family_of
 from tests.unit.planning.examples import MACHINE, backend, broken, recipe
 
@@ -66,7 +66,7 @@ def for_gpu(**pin: object) -> BackendSpec:
     ],
 )  # fmt: skip
 def test_the_shipped_backends(name: str, machine: Machine, path: str) -> None:
-    plan = plan_install(backend(f"llamacpp-{name}"), machine, (), ROOT)
+    plan = plan_install(select(backend(f"llamacpp-{name}"), machine), machine, (), ROOT)
     assert plan.release is not None
     assert f"{plan.release.repository} {plan.release.tag} {plan.release.asset.name}" == path
     assert plan.target == ROOT / "llamacpp" / name / plan.version
@@ -104,7 +104,7 @@ NPU_HERE = replace(MACHINE, npus=(Npu("An NPU", "XDNA2"),))
 def test_engines_that_are_installed_and_not_run(
     backend_id: str, machine: Machine, path: str
 ) -> None:
-    plan = plan_install(backend(backend_id.replace(":", "-")), machine, (), ROOT)
+    plan = plan_install(select(backend(backend_id.replace(":", "-")), machine), machine, (), ROOT)
     assert plan.release is not None
     assert f"{plan.release.repository} {plan.release.tag} {plan.release.asset.name}" == path
     assert plan.release.executable.endswith(".exe") == (machine.os == "windows")
@@ -139,7 +139,7 @@ def test_families(gfx: str, family: str) -> None:
 
 
 def asset(machine: Machine, spec: BackendSpec | None = None) -> str:
-    release = plan_install(spec or for_gpu(), machine, (), ROOT).release
+    release = plan_install(select(spec or for_gpu(), machine), machine, (), ROOT).release
     assert release is not None
     return release.asset.name
 
@@ -160,25 +160,24 @@ def test_another_version_for_some_gpus() -> None:
         version="b2", tag="{version}-{gfx}", base_for={"gfx942": "b1", "gfx110X": "b1.5"}
     )
     for family, version in (("gfx942", "b1"), ("gfx1100", "b1.5"), ("gfx1151", "b2")):
-        plan = plan_install(spec, on(gpu(family)), (), ROOT)
-        assert (plan.version, plan.target.name) == (version, version)
+        plan = plan_install(select(spec, on(gpu(family))), on(gpu(family)), (), ROOT)
         assert plan.release is not None
-        assert plan.release.tag == f"{version}-{family}"
+        assert plan.version == plan.target.name == plan.release.tag == f"{version}-{family}"
     assert spec.pin.versions == ("b2", "b1", "b1.5")
 
 
 def test_what_cannot_be_planned() -> None:
     with pytest.raises(UnsupportedHere, match="It needs a GPU of AMD; this machine has none"):
-        plan_install(for_gpu(), MACHINE, (), ROOT)
+        plan_install(select(for_gpu(), MACHINE), MACHINE, (), ROOT)
     with pytest.raises(UnsupportedHere, match="depends on an AMD GPU, and this machine has none"):
-        plan_install(for_gpu(), MACHINE, (), ROOT, force=True)
+        plan_install(select(for_gpu(), MACHINE), MACHINE, (), ROOT, force=True)
     with pytest.raises(UnsupportedHere, match="has no build for macos on arm64"):
-        plan_install(backend("llamacpp-cpu"), MAC, (), ROOT, force=True)
+        plan_install(select(backend("llamacpp-cpu"), MAC), MAC, (), ROOT, force=True)
 
 
 def test_a_digest_is_that_of_the_file() -> None:
     spec = for_gpu(sha256={"x-gfx1151.zip": "a" * 64, "x-gfx120X.zip": "b" * 64})
-    release = plan_install(spec, on(gpu("gfx1151")), (), ROOT).release
+    release = plan_install(select(spec, on(gpu("gfx1151"))), on(gpu("gfx1151")), (), ROOT).release
     assert release is not None
     assert release.asset.sha256 == "a" * 64
     assert release.path_of("f") == "lemonade-sdk/llama.cpp/releases/download/b10470/f"

@@ -1,0 +1,81 @@
+"""What the operator's settings make of each backend: the one place that joins the two.
+
+Settings change while the server runs, so nothing is kept here but where to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lemonade.catalog import BackendSpec, Catalog
+from lemonade.config import Configuration
+from lemonade.core.bundle import Bundle
+from lemonade.core.errors import UnsupportedHere
+from lemonade.hardware import Machine
+from lemonade.installer import BackendStatus, Bundles
+from lemonade.planning import Selection, on_channel, select
+
+
+class Selections:
+    """Selects the build of a backend as the settings are now. Made by the composition root."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        configuration: Configuration,
+        machine: Machine,
+        bundles: Bundles,
+        *,
+        latest: Callable[[BackendSpec], str] = lambda _: "",
+    ) -> None:
+        """`latest` is the newest release of a backend, as far as it is known without asking."""
+        self._catalog = catalog
+        self._configuration = configuration
+        self._machine = machine
+        self._bundles = bundles
+        self._latest = latest
+
+    def of(self, backend: BackendSpec, version: str = "") -> Selection:
+        """What is wanted of it; `version` names a release for this once.
+
+        Raises:
+            UnsupportedHere: it cannot be had like that.
+        """
+        pin = self.pin(backend)
+        return select(
+            backend,
+            self._machine,
+            pin=pin,
+            channel=self._channel(backend),
+            version=version,
+            latest=self._latest(self.described(backend)) if pin == "latest" else "",
+        )
+
+    def described(self, backend: BackendSpec) -> BackendSpec:
+        """The descriptor as it reads on the operator's channel."""
+        return on_channel(backend, self._channel(backend))
+
+    def pin(self, backend: BackendSpec) -> str:
+        """What the operator set for it: `builtin`, `latest`, a release or a path."""
+        section = self._catalog.recipe(backend.backend_id.recipe).section
+        return self._configuration.binary_pin(section, backend.backend_id.variant)
+
+    def active(self, backend: BackendSpec) -> Bundle | None:
+        """What a child of it would be started from now.
+
+        Raises:
+            UnsupportedHere: its pin names something that cannot be used.
+        """
+        return self._bundles.active(self.of(backend))
+
+    def status(self, backend: BackendSpec) -> BackendStatus:
+        """Its state on this machine. A bad pin is a state, too."""
+        try:
+            return self._bundles.status(self.of(backend), self._machine)
+        except UnsupportedHere as error:
+            present = bool(self._bundles.present(backend))
+            return BackendStatus("unsupported", str(error), "", "", present)
+
+    def _channel(self, backend: BackendSpec) -> str:
+        key = backend.channel_setting
+        return str(getattr(self._configuration.settings, key, "")) if key else ""

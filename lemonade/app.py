@@ -42,7 +42,15 @@ from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
 from lemonade.gateway.middleware import REQUEST_ID
 from lemonade.hardware import detect, real_instruments
 from lemonade.installer import Bundles, Installer
-from lemonade.residency import Loader, LoaderParts, LoadRequest, LocalPlacement, Pool, Selections
+from lemonade.residency import (
+    Canary,
+    Loader,
+    LoaderParts,
+    LoadRequest,
+    LocalPlacement,
+    Pool,
+    Selections,
+)
 from lemonade.storage import Directories
 from lemonade.supervisor import Supervisor
 from lemonade.telemetry import Metrics, Statistics
@@ -208,11 +216,18 @@ async def _join(
     await asyncio.to_thread(rescan)
     bundles = Bundles(directories.cache / "bin", environ)
     selections = Selections(catalog, configuration, machine, bundles)
-    installer = await stack.enter_async_context(
-        Installer(bundles, bus, environ, overlay_of=catalog.overlay_dir)
-    )
     supervisor = await stack.enter_async_context(
         Supervisor(ledger_dir=directories.state / "children", bus=bus)
+    )
+    placement = LocalPlacement(supervisor)
+    installer = await stack.enter_async_context(
+        Installer(
+            bundles,
+            bus,
+            environ,
+            overlay_of=catalog.overlay_dir,
+            canary=Canary(catalog, machine, placement, environ),
+        )
     )
     downloads = await stack.enter_async_context(Downloads(hub, store, bus))
     loader = Loader(
@@ -226,7 +241,7 @@ async def _join(
             installer=installer,
             store=store,
             downloads=downloads,
-            placement=LocalPlacement(supervisor),
+            placement=placement,
             log_dir=directories.state / "logs",
             environ=environ,
         )

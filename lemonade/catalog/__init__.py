@@ -7,7 +7,7 @@ from lemonade.catalog.checkpoint_text import UPLOADED_SOURCE, from_page
 from lemonade.catalog.families import FamilyMatch, FamilyRegistry
 from lemonade.catalog.model import EXTRA_SOURCE, LOCAL_SOURCE, SHIPPED_SOURCE, ModelSpec
 from lemonade.catalog.names import clean_name, split_origin
-from lemonade.catalog.recipe import ArgvSpec, OptionSpec, RecipeSpec, UpstreamSpec
+from lemonade.catalog.recipe import ArgvSpec, CanarySpec, OptionSpec, RecipeSpec, UpstreamSpec
 from lemonade.catalog.registration import is_definition
 from lemonade.catalog.registry import ModelRegistry
 from lemonade.catalog.saved_options import SavedOptions, is_unset
@@ -15,8 +15,8 @@ from lemonade.catalog.sources import shipped, sources
 
 __all__ = [
     "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
-    "BackendSpec", "BundleSpec", "Catalog", "FamilyMatch", "FamilyRegistry", "ModelRegistry",
-    "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RunsOnSpec", "SavedOptions",
-    "UpstreamSpec", "clean_name", "from_page", "is_definition", "is_unset", "not_run",
-    "not_run_reason", "shipped", "sources", "split_origin", "unavailable_reason",
+    "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "FamilyMatch", "FamilyRegistry",
+    "ModelRegistry", "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RunsOnSpec",
+    "SavedOptions", "UpstreamSpec", "clean_name", "from_page", "is_definition", "is_unset",
+    "not_run", "not_run_reason", "shipped", "sources", "split_origin", "unavailable_reason",
 ]  # fmt: skip

@@ -25,6 +25,13 @@ Mode = Literal[
 ]
 
 
+def _seconds(value: str | float) -> float:
+    try:
+        return parse_duration(value)
+    except BadSetting as error:
+        raise ValueError(str(error)) from error
+
+
 class UpstreamSpec(Declared):
     """How a child of this recipe is spoken to.
 
@@ -53,10 +60,7 @@ class UpstreamSpec(Declared):
     @field_validator("ready_within", "stop_grace", mode="before")
     @classmethod
     def _durations(cls, value: str | float) -> float:
-        try:
-            return parse_duration(value)
-        except BadSetting as error:
-            raise ValueError(str(error)) from error
+        return _seconds(value)
 
 
 class ArgvSpec(Declared):
@@ -111,6 +115,29 @@ class OptionSpec(Declared):
     setting: str = ""
 
 
+class CanarySpec(Declared):
+    """What a newly installed engine is asked before it is used: to answer with a shipped model.
+
+    Attributes:
+        model: a file or folder of `models/`; it takes the place of the first checkpoint.
+        mode: what the model is.
+        operation: what is asked; one token, or one vector, is enough.
+        options: as a load request would give them.
+        answers_within: limit for the answer once it is ready, seconds.
+    """
+
+    model: str
+    mode: Mode = "chat"
+    operation: Literal["chat", "completion", "embeddings"] = "chat"
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    answers_within: float = 120.0
+
+    @field_validator("answers_within", mode="before")
+    @classmethod
+    def _duration(cls, value: str | float) -> float:
+        return _seconds(value)
+
+
 class RulesSpec(Declared):
     """Named pure functions of `lemonade/planning/rules/`, applied in this order."""
 
@@ -133,6 +160,7 @@ class RecipeSpec(Declared):
             folder; `repository` takes everything.
         slots: how its residents share the machine.
         families: a registry of arguments by family; empty if none.
+        canary: what an installed engine must do before it is used; `None` if nothing can be asked.
         settings: keys of its section in `config.json` and their defaults, whose types are the
             keys' types.
         environment: variables set for every child.
@@ -160,6 +188,7 @@ class RecipeSpec(Declared):
     argv: ArgvSpec = ArgvSpec(always=())
     option: tuple[OptionSpec, ...] = ()
     rules: RulesSpec = RulesSpec()
+    canary: CanarySpec | None = None
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
 

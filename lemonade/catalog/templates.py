@@ -62,6 +62,22 @@ def check_recipe(spec: RecipeSpec, path: Path) -> None:
         places.append((("argv", "for_checkpoint", role), words, known | {f"checkpoint.{role}"}))
     for where, words, allowed in places:
         _check(path, where, words, allowed)
+    _check_canary(spec, path)
+
+
+def _check_canary(spec: RecipeSpec, path: Path) -> None:
+    canary = spec.canary
+    if canary is None:
+        return
+    if canary.mode not in spec.modes:
+        raise bad(path, ("canary", "mode"), f"its models are {', '.join(spec.modes)} only")
+    if canary.operation not in spec.upstream.operations:
+        known = ", ".join(spec.upstream.operations)
+        raise bad(path, ("canary", "operation"), f"the recipe serves {known} only")
+    known_options = {option.name for option in spec.option}
+    for name in canary.options:
+        if name not in known_options:
+            raise bad(path, ("canary", "options", name), "the recipe has no such option")
 
 
 def check_backend(spec: BackendSpec, path: Path) -> None:

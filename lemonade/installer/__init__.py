@@ -1,6 +1,6 @@
 """Floor 4: engines on this disk. Acts on an `InstallPlan`; knows what is installed."""
 
 from lemonade.installer.bundles import BackendStatus, Bundles
-from lemonade.installer.installer import Installer
+from lemonade.installer.installer import Canary, Installer
 
-__all__ = ["BackendStatus", "Bundles", "Installer"]
+__all__ = ["BackendStatus", "Bundles", "Canary", "Installer"]

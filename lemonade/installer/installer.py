@@ -13,11 +13,11 @@ import logging
 import platform
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from lemonade.catalog import BackendSpec, shipped
 from lemonade.core.bundle import Bundle
@@ -51,6 +51,12 @@ _LOCK_INTERVAL: Final = 0.1
 
 _PATIENCE: Final = Patience()
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TRY: Final = "try a token"
+
+Canary: TypeAlias = Callable[[InstallPlan, Bundle, Callable[[], None]], Awaitable[None]]
+"""Uses a bundle that is complete but for its receipt, once; raises `SetupFailed` if that fails.
+Calls what it is given when it begins, and may do nothing at all: not every engine can be asked."""
+
 _VERSION: Final = re.compile(r"^version:\s*([^\s(]+)", re.MULTILINE)
 
 
@@ -97,6 +103,7 @@ class Installer:
         *,
         overlay_of: Callable[[BackendId], Path] = shipped_overlay,
         patience: Patience = _PATIENCE,
+        canary: Canary | None = None,
     ) -> None:
         """Nothing is done yet.
 
@@ -106,12 +113,15 @@ class Installer:
             environ: for pip, and for the variables that say where things are fetched from.
             overlay_of: where the files beside a backend's descriptor are.
             patience: with hosts that releases are fetched from.
+            canary: tries what was built before it takes its place; how engines are run is not
+                this room's business.
         """
         self._bundles = bundles
         self._bus = bus
         self._environ = environ
         self._overlay_of = overlay_of
         self._patience = patience
+        self._canary = canary
         self._jobs: dict[Path, _Job] = {}
         self._group = asyncio.TaskGroup()
 
@@ -251,8 +261,9 @@ class Installer:
     async def _build(self, plan: InstallPlan, listen: ProgressListener) -> Bundle:
         staging = staging_for(plan.target)
         try:
-            receipt = await self._fill(plan, staging, listen)
+            receipt, last = await self._fill(plan, staging, listen)
             await self._check(plan, staging, receipt)
+            await self._try(plan, staging, receipt, lambda: listen(replace(last, file=_TRY)))
             if plan.release is not None:  # first, or who is killed in between leaves them for ever
                 await finished(_discard, downloads_of(self._bundles.root, plan.backend))
             await finished(activate, receipt, staging, plan.target)
@@ -264,8 +275,10 @@ class Installer:
             raise SetupFailed(f"{plan.backend} was removed while it was being installed.")
         return bundle
 
-    async def _fill(self, plan: InstallPlan, staging: Path, listen: ProgressListener) -> Receipt:
-        """Have everything in the staging folder but the receipt."""
+    async def _fill(
+        self, plan: InstallPlan, staging: Path, listen: ProgressListener
+    ) -> tuple[Receipt, Progress]:
+        """Have everything in the staging folder but the receipt; also the last step shown."""
         python, contents = "", None
         packages: tuple[Package, ...] = ()
         if plan.release is not None:
@@ -273,7 +286,7 @@ class Installer:
                 plan, self._bundles.root, self._environ, self._patience, listen
             )
             contents = await builder.build(staging)
-            listen(builder.last_step("check"))
+            last = builder.last_step("check")
         else:
             listen(step(1))
             pip = await create_environment(staging / VENV, self._environ)
@@ -281,10 +294,12 @@ class Installer:
             packages = await install_packages(pip, plan, scratch, self._environ, listen)
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
             python = platform.python_version()
-            listen(step(4))
-        return Receipt(
+            last = step(4)
+        listen(last)
+        receipt = Receipt(
             str(plan.backend), plan.version, python, packages, now(), contents, plan.made_for
         )
+        return receipt, last
 
     async def _check(self, plan: InstallPlan, staging: Path, receipt: Receipt) -> None:
         """Start the program from where it lies now, with the variables it will have."""
@@ -311,6 +326,14 @@ class Installer:
                 remedy=error.remedy,
                 facts=error.facts,
             ) from error
+
+    async def _try(
+        self, plan: InstallPlan, staging: Path, receipt: Receipt, begin: Callable[[], None]
+    ) -> None:
+        """Have somebody who runs engines run this one."""
+        bundle = bundle_of(receipt, plan.backend, staging, plan.argv)
+        if self._canary is not None and bundle is not None:
+            await self._canary(plan, bundle, begin)
 
     def _there(self, plan: InstallPlan) -> Bundle | None:
         return bundle_of(read_receipt(plan.target), plan.backend, plan.target, plan.argv)

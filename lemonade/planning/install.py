@@ -41,6 +41,7 @@ class InstallPlan:
         present: the same version, if it is installed already.
         release: what is taken from a release instead of packages.
         made_for: the GPU the build depends on; empty if it depends on none.
+        runs_here: whether this machine can run it; if not, somebody insists on having it.
     """
 
     backend: BackendId
@@ -54,6 +55,7 @@ class InstallPlan:
     present: Bundle | None = None
     release: ReleasePlan | None = None
     made_for: str = ""
+    runs_here: bool = True
 
     def requirements(self) -> str:
         """The lines of a requirements file for `pip install --require-hashes`."""
@@ -112,6 +114,7 @@ def plan_install(
         present=next((one for one in present if one.version == version), None),
         release=release,
         made_for=made_for(spec, machine),
+        runs_here=verdict.supported,
     )
 
 

@@ -1,6 +1,7 @@
 """Which models are loaded, and who may use them."""
 
 from lemonade.residency.availability import Availability
+from lemonade.residency.canary import Canary
 from lemonade.residency.loading import Loader, LoaderParts, LoadPlan, log_file_of
 from lemonade.residency.local import LocalPlacement
 from lemonade.residency.placement import Instance, Placement
@@ -11,6 +12,7 @@ from lemonade.residency.wishes import LoadRequest
 
 __all__ = [
     "Availability",
+    "Canary",
     "Instance",
     "Lease",
     "LoadPlan",

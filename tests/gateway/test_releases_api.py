@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,16 @@ from tests.gateway.test_backends_api import FRAME, events
 from tests.installer.releases import build_archive
 from tests.programs.release_server import Releases
 from tests.programs.release_server import serving as releasing
-from tests.serving import PROGRAMS, Serving, fake_catalog, fake_model, gone, serving
+from tests.serving import (
+    PROGRAMS,
+    Serving,
+    eventually,
+    fake_catalog,
+    fake_model,
+    gone,
+    serving,
+    survivors,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +59,11 @@ argv = ["{executable}"]
 FAKE_HOME = "{folder}"
 """
 ONE = {"recipe": "fake", "backend": "release"}
+CANARY = """
+[canary]
+model = "tiny-lemon-Q8_0.gguf"
+options = {{ fake_args = "{args}" }}
+"""
 
 
 @pytest.fixture
@@ -127,3 +142,63 @@ def test_what_fails_says_why(server: Serving, releases: Releases) -> None:
     assert state(server) == "installable"
     releases.faults = {}
     assert server.post("install", ONE).json() == {"status": "success", **ONE}
+
+
+def with_canary(home: Path, args: str) -> None:
+    """The recipe asks for a token; the engine it asks has bad habits."""
+    recipe = home / "catalog" / "recipes" / "fake.toml"
+    recipe.write_text(recipe.read_text() + CANARY.format(args=args))
+
+
+@pytest.fixture
+def trying(home: Path, releases: Releases) -> Iterator[Callable[[str], Serving]]:
+    """Starts the server of this test with a canary of the given habits."""
+    catalog = fake_catalog(home)
+    (catalog / "backends" / "fake-program.toml").unlink()
+    (catalog / "backends" / "fake-release.toml").write_text(BACKEND)
+    with ExitStack() as stack:
+
+        def start(args: str) -> Serving:
+            with_canary(home, args)
+            env = {"LEMONADE_CATALOG": str(catalog), **releases.environ}
+            return stack.enter_context(serving(home, env=env))
+
+        yield start
+
+
+def test_an_engine_that_makes_no_token_is_not_installed(
+    trying: Callable[[str], Serving],
+) -> None:
+    server = trying("--answers crash")
+    last = events(server.post("install", {**ONE, "stream": True}))[-1]
+    assert last[0] == "error"
+    assert "ended by SIGABRT" in last[1]["error"]
+    assert "error: no kernel image is available for execution" in last[1]["facts"]["last_lines"]
+    assert state(server) == "installable"
+
+
+@pytest.mark.parametrize("how", ["the client leaves", "the server ends"])
+def test_one_that_is_being_tried_is_no_model(
+    trying: Callable[[str], Serving], home: Path, how: str
+) -> None:
+    server = trying("--never-ready")
+    reply = server.post("install", {**ONE, "stream": True}, stream=True)
+    for line in reply.iter_lines():
+        if b"try a token" in line:
+            break
+    children = home / "cache" / "bin" / "fake" / "release"
+    eventually(lambda: running(home), "the engine is started")
+    assert server.loaded() == {}
+    assert server.get("health").json()["model_loaded"] is None
+    if how == "the client leaves":
+        reply.close()
+        eventually(lambda: not running(home), "the engine is gone")
+        eventually(
+            lambda: [path.name for path in children.iterdir()] == [".lock"], "nothing is left"
+        )
+    # The fixtures end the server and ask what is left.
+
+
+def running(home: Path) -> list[str]:
+    """Engines out of a bundle that is being built."""
+    return [line for line in survivors(home) if ".staging-" in line and "--port" in line]

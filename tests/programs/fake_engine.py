@@ -50,6 +50,7 @@ def options_from(argv: list[str]) -> argparse.Namespace:
     add("--ready-after", type=float, default=0.0, metavar="SECONDS")
     add("--never-ready", action="store_true")
     add("--exit-at-start", type=int, default=None, metavar="CODE")
+    add("--signal-at-start", type=int, default=None, metavar="NUMBER")
     add("--exit-after", type=float, default=None, metavar="SECONDS")
     add("--code", type=int, default=0, help="status for --exit-after")
     # its processes
@@ -64,6 +65,11 @@ def options_from(argv: list[str]) -> argparse.Namespace:
     add("--chunks", type=int, default=3)
     add("--slow-chunks", type=float, default=0.0, metavar="SECONDS", help="before each chunk")
     add("--drop-mid-stream", type=int, default=None, metavar="CHUNKS")
+    add(
+        "--answers",
+        choices=("good", "garbage", "empty", "error", "crash", "never"),
+        default="good",
+    )
     add("--hang-health", action="store_true")
     add("--embedding-size", type=int, default=4)
     # its output
@@ -221,6 +227,9 @@ class Connection:
         except (ValueError, AssertionError):
             self.error(400, "The body is not a JSON object", "invalid_request_error")
             return
+        if self.engine.options.answers != "good":
+            self.answer_badly(self.engine.options.answers)
+            return
         self.engine.count(active=1)
         aborted = 1
         try:
@@ -233,6 +242,24 @@ class Connection:
             aborted = 0
         finally:
             self.engine.count(active=-1, served=1 - aborted, aborted=aborted)
+
+    def answer_badly(self, how: str) -> None:
+        match how:
+            case "garbage":
+                page = b"<html>It works!</html>"
+                self.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page) + page)
+            case "empty":
+                message = {"role": "assistant", "content": ""}
+                usage = {"completion_tokens": 0}
+                self.reply(200, {"choices": [{"message": message}], "usage": usage})
+            case "error":
+                self.error(500, "no kernel image is available for execution", "server_error")
+            case "crash":
+                say("error: no kernel image is available for execution")
+                os.kill(os.getpid(), signal.SIGABRT)
+                self.wait(FOREVER)
+            case _:
+                self.wait(FOREVER)
 
     def embed(self, request: dict[str, object]) -> None:
         wanted = request.get("input", "")
@@ -383,6 +410,9 @@ def main(argv: list[str]) -> NoReturn:
         say(f"error: failed to load the model '{options.model}'")
         say("error: giving up")
         sys.exit(options.exit_at_start)
+    if options.signal_at_start is not None:
+        say(f"error: loading the model '{options.model}'")
+        os.kill(os.getpid(), options.signal_at_start)
     if options.spawn_engine:
         spawn_engine_core(options)
     make_noise(options)

@@ -10,6 +10,7 @@ from lemonade.core.errors import BadDescriptor, UnknownBackend, UnknownRecipe
 from lemonade.core.ids import BackendId
 from tests.unit.catalog.conftest import BACKEND, RECIPE
 
+CANARY = '[canary]\nmodel = "tiny.gguf"\n'
 WRONG = [
     # file, what is replaced, by what, what the message says
     ("recipes/brew.toml", "schema   = 1", "schema = 2", ["key 'schema'", "1"]),
@@ -27,6 +28,11 @@ WRONG = [
     ("recipes/brew.toml", '"{port}"', '"{checkpoint.mmproj}"', ["{checkpoint.mmproj}"]),
     ("recipes/brew.toml", "mmproj = [", "draft = [", ["[argv.for_checkpoint]", "'draft'", "main"]),
     ("recipes/brew.toml", "[argv]", "[argv", ["not valid TOML", "line"]),
+    ("recipes/brew.toml", "[argv]", CANARY + 'mode = "tts"\n[argv]', ["[canary]", "'mode'"]),
+    ("recipes/brew.toml", "[argv]", CANARY + "size = 1\n[argv]", ["[canary]", "'size'"]),
+    ("recipes/brew.toml", "[argv]", CANARY + "options = { x = 1 }\n[argv]", ["'x'", "no such"]),
+    ("recipes/brew.toml", "[argv]", CANARY + 'operation = "embeddings"\n[argv]', ["serves chat"]),
+    ("recipes/brew.toml", "[argv]", CANARY + 'answers_within = "x"\n[argv]', ["duration"]),
     ("recipes/whole.toml", 'section  = "whole"', 'section = "brew"', ["section", "belongs to"]),
     ("recipes/whole.toml", 'id       = "whole"', 'id = "brew"', ["key 'id'", "brew.toml"]),
     ("backends/brew-cpu.toml", "brew:cpu", "brew", ["key 'id'", "recipe:variant"]),

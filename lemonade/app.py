@@ -31,6 +31,7 @@ from lemonade.catalog import (
     ModelRegistry,
     SavedOptions,
     sources,
+    trusted,
 )
 from lemonade.checkpoints import Downloads, Hub, ModelStore
 from lemonade.config import AccessKeys, Configuration, extra_models
@@ -128,7 +129,8 @@ async def _serve(
     began = time.monotonic()
     _set_up_logging(options.log_level or "info")
     _allow_many_files()
-    catalog = Catalog.load(sources(environ, directories.config))
+    config = directories.config
+    catalog = Catalog.load(sources(environ, config), trusted(environ, config))
     configuration = Configuration(
         directories,
         environ,

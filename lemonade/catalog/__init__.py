@@ -12,11 +12,13 @@ from lemonade.catalog.registration import is_definition
 from lemonade.catalog.registry import ModelRegistry
 from lemonade.catalog.saved_options import SavedOptions, is_unset
 from lemonade.catalog.sources import shipped, sources
+from lemonade.catalog.trust import trusted
 
 __all__ = [
     "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
     "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "FamilyMatch", "FamilyRegistry",
     "ModelRegistry", "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RunsOnSpec",
     "SavedOptions", "UpstreamSpec", "clean_name", "from_page", "is_definition", "is_unset",
-    "not_run", "not_run_reason", "shipped", "sources", "split_origin", "unavailable_reason",
+    "not_run", "not_run_reason", "shipped", "sources", "split_origin", "trusted",
+    "unavailable_reason",
 ]  # fmt: skip

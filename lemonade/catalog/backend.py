@@ -163,6 +163,8 @@ class BackendSpec(Declared):
         environment: variables set for the child; same placeholders as `bundle.argv`.
         channels: other lines of builds by name; `pin` itself is the channel `stable`.
         channel_setting: key of `config.json` that names the channel.
+        files: SHA-256 of files beside the descriptor that belong to it, by their path from its
+            folder.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -178,6 +180,7 @@ class BackendSpec(Declared):
     environment: dict[str, str] = Field(default_factory=dict)
     channels: dict[str, ChannelSpec] = Field(default_factory=dict)
     channel_setting: str = ""
+    files: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _channels_can_be_chosen(self) -> Self:

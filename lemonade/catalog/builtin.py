@@ -9,15 +9,17 @@ from typing import Final
 from lemonade.catalog.labels import modes_in, with_mode
 from lemonade.catalog.model import ModelSpec
 from lemonade.catalog.names import clean_name
-from lemonade.catalog.reading import bad, read_object, validated
+from lemonade.catalog.reading import Check, bad, read_object, validated
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.errors import MalformedRequest
 
 MODELS_FILE: Final = "server_models.json"
 
 
-def read_models(path: Path, recipes: Mapping[str, RecipeSpec]) -> dict[str, ModelSpec]:
-    """The models of one file, by name.
+def read_models(
+    path: Path, recipes: Mapping[str, RecipeSpec], check: Check | None = None
+) -> dict[str, ModelSpec]:
+    """The models of one file, by name, once `check` has nothing against it.
 
     A recipe that is not declared is no mistake: the model is kept, and cannot be run.
 
@@ -25,7 +27,8 @@ def read_models(path: Path, recipes: Mapping[str, RecipeSpec]) -> dict[str, Mode
         BadDescriptor: an entry is wrong; the message names it.
     """
     return {
-        name: _read_model(name, entry, path, recipes) for name, entry in read_object(path).items()
+        name: _read_model(name, entry, path, recipes)
+        for name, entry in read_object(path, check).items()
     }
 
 

@@ -10,12 +10,14 @@ from typing import Self, TypeVar
 
 from lemonade.catalog.backend import BackendSpec
 from lemonade.catalog.builtin import MODELS_FILE, read_models
+from lemonade.catalog.companions import check_files
 from lemonade.catalog.families import FamilyRegistry
 from lemonade.catalog.model import ModelSpec
 from lemonade.catalog.reading import bad, read_toml, validated
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.catalog.sources import Sources
 from lemonade.catalog.templates import check_backend, check_recipe, overlay_beside
+from lemonade.catalog.trust import NOTHING_ASKED, Trust
 from lemonade.core.errors import UnknownBackend, UnknownModel, UnknownRecipe
 from lemonade.core.ids import BackendId
 from lemonade.core.near import did_you_mean, near_names
@@ -40,26 +42,29 @@ class Catalog:
         backends: Mapping[BackendId, BackendSpec],
         models: Mapping[str, ModelSpec],
         files: Mapping[str, Path],
+        trust: Trust = NOTHING_ASKED,
     ) -> None:
         self.recipes = MappingProxyType(dict(recipes))
         self.backends = MappingProxyType(dict(backends))
         self._models = MappingProxyType(dict(models))
         self._sources = sources
         self._files = dict(files)
+        self._trust = trust
         named = {recipe.families for recipe in self.recipes.values() if recipe.families}
         self._families = {file: self._read_families(file) for file in named}
 
     @classmethod
-    def load(cls, roots: Sequence[Path]) -> Self:
+    def load(cls, roots: Sequence[Path], trust: Trust = NOTHING_ASKED) -> Self:
         """Read the folders, lowest first. Blocks.
 
         Raises:
-            BadDescriptor: a file is wrong; the message names file, table and key.
+            BadDescriptor: a file is wrong; the message names file, table and key. Or `trust` asks
+                for a signature and it has none.
         """
         sources = Sources(roots)
         files: dict[str, Path] = {}
-        recipes = _read(sources, "recipes", RecipeSpec, files)
-        backends = _read(sources, "backends", BackendSpec, files)
+        recipes = _read(sources, "recipes", RecipeSpec, files, trust)
+        backends = _read(sources, "backends", BackendSpec, files, trust)
         for recipe in recipes.values():
             _check_recipe(recipe, files[recipe.id], recipes.values())
         for backend in backends.values():
@@ -69,16 +74,19 @@ class Catalog:
                     ("id",),
                     f"there is no recipe '{backend.backend_id.recipe}', only {_some(recipes)}",
                 )
-            check_backend(backend, files[backend.id])
+            path = files[backend.id]
+            check_backend(backend, path)
+            check_files(backend, path, complete=trust.covers(path))
         models: dict[str, ModelSpec] = {}
         for path in sources.documents(MODELS_FILE):
-            models.update(read_models(path, recipes))
+            models.update(read_models(path, recipes, trust.check))
         return cls(
             sources=sources,
             recipes=dict(sorted(recipes.items(), key=lambda item: (item[1].order, item[0]))),
             backends={spec.backend_id: spec for spec in backends.values()},
             models=models,
             files=files,
+            trust=trust,
         )
 
     def recipe(self, name: str) -> RecipeSpec:
@@ -177,15 +185,17 @@ class Catalog:
         if not found:
             log.warning("There is no file %s; models get no arguments by family.", file)
             return FamilyRegistry.empty()
-        return FamilyRegistry.read(found[-1])
+        return FamilyRegistry.read(found[-1], self._trust.check)
 
 
-def _read(sources: Sources, folder: str, kind: type[D], files: dict[str, Path]) -> dict[str, D]:
+def _read(
+    sources: Sources, folder: str, kind: type[D], files: dict[str, Path], trust: Trust
+) -> dict[str, D]:
     """The specs of a folder by id, higher roots replacing lower ones; notes each one's file."""
     specs: dict[str, D] = {}
     origin: dict[str, Path] = {}
     for root, path in sources.descriptors(folder):
-        spec = validated(kind, read_toml(path), path)
+        spec = validated(kind, read_toml(path, trust.check), path)
         name = spec.id
         if origin.get(name) == root:
             raise bad(path, ("id",), f"'{name}' is declared by {files[name].name} beside it too")

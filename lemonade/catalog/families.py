@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lemonade.catalog.backend import Declared
-from lemonade.catalog.reading import read_object, validated
+from lemonade.catalog.reading import Check, read_object, validated
 
 
 class FamilySpec(Declared):
@@ -98,13 +98,13 @@ class FamilyRegistry:
         self._content = content
 
     @classmethod
-    def read(cls, path: Path) -> FamilyRegistry:
-        """Load a file.
+    def read(cls, path: Path, check: Check | None = None) -> FamilyRegistry:
+        """Load a file, once `check` has nothing against it.
 
         Raises:
             BadDescriptor: it is not as it must be.
         """
-        return cls(validated(FamilyFile, read_object(path), path))
+        return cls(validated(FamilyFile, read_object(path, check), path))
 
     @classmethod
     def empty(cls) -> FamilyRegistry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,27 +14,30 @@ from lemonade.core.errors import BadDescriptor
 
 S = TypeVar("S", bound=BaseModel)
 
+Check = Callable[[Path, bytes], None]
+"""Looks at a file and its content before it is read, and raises if it may not be."""
 
-def read_toml(path: Path) -> dict[str, Any]:
+
+def read_toml(path: Path, check: Check | None = None) -> dict[str, Any]:
     """The file's tables.
 
     Raises:
         BadDescriptor: it cannot be read or is not TOML; the message has line and column.
     """
     try:
-        return tomllib.loads(_text(path))
+        return tomllib.loads(_text(path, check))
     except tomllib.TOMLDecodeError as error:
         raise BadDescriptor(f"{path} is not valid TOML: {error}.", facts=_at(path)) from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, check: Check | None = None) -> dict[str, Any]:
     """The file's JSON object.
 
     Raises:
         BadDescriptor: it cannot be read, is not JSON, or holds something else.
     """
     try:
-        value = json.loads(_text(path))
+        value = json.loads(_text(path, check))
     except (ValueError, RecursionError) as error:
         raise BadDescriptor(f"{path} is not valid JSON: {error}.", facts=_at(path)) from error
     if not isinstance(value, dict):
@@ -91,9 +94,12 @@ def _reason(kind: str, message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, check: Check | None) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()  # once: what is judged is what is read
+        if check is not None:
+            check(path, content)
+        return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadDescriptor(f"{path} cannot be read: {reason}.", facts=_at(path)) from error

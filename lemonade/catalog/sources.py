@@ -17,7 +17,8 @@ from lemonade.storage import expanded
 
 log = logging.getLogger(__name__)
 
-_SITE: Final = Path("/etc/lemonade")
+SITE: Final = Path("/etc/lemonade")
+"""What the administrator of the machine declares."""
 
 
 def shipped() -> Path:
@@ -38,7 +39,7 @@ def sources(environ: Mapping[str, str], config_dir: Path) -> tuple[Path, ...]:
         if not folder.is_dir():
             log.warning("LEMONADE_CATALOG names %s, which is not a folder.", folder)
     # Of a folder that is named twice the last mention counts, as the last one wins.
-    order = reversed((shipped(), _SITE, config_dir, *named))
+    order = reversed((shipped(), SITE, config_dir, *named))
     return tuple(reversed(tuple(dict.fromkeys(order))))
 
 

@@ -58,11 +58,12 @@ def recipe_flags(roots: tuple[Path, ...] | None) -> list[click.Parameter]:
     Raises:
         BadDescriptor: a registry file is wrong.
     """
-    from lemonade.catalog import Catalog, sources
+    from lemonade.catalog import Catalog, sources, trusted
     from lemonade.storage import directories
 
+    config = directories(os.environ).config
     catalog = Catalog.load(
-        roots if roots is not None else sources(os.environ, directories(os.environ).config)
+        roots if roots is not None else sources(os.environ, config), trusted(os.environ, config)
     )
     recipes = sorted(catalog.recipes.values(), key=lambda recipe: (recipe.order, recipe.id))
     return _flags((recipe, option) for recipe in recipes for option in recipe.option)

@@ -12,26 +12,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from lemonade.catalog import SHIPPED_SOURCE, ModelSpec, RecipeSpec
 from lemonade.checkpoints.cache import ModelStore
 from lemonade.checkpoints.failures import in_our_words, no_room
 from lemonade.checkpoints.hub import Hub
-from lemonade.checkpoints.jobs import Job, Status
 from lemonade.checkpoints.layout import RepoCache
 from lemonade.checkpoints.offers import LARGEST_MANIFEST, manifest_of, offer
 from lemonade.checkpoints.placing import bytes_lacking
 from lemonade.core.bus import Bus
 from lemonade.core.errors import (
+    CheckpointError,
     Incomplete,
+    LemonadeError,
     MalformedRequest,
     UnsupportedRegistry,
 )
 from lemonade.core.events import ModelDownloaded
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
+from lemonade.jobs import Job, Jobs, Kind, Status, TaskOwner
 from lemonade.planning.checkpoint import (
     LAZY_ROLES,
     CheckpointPlan,
@@ -44,8 +45,6 @@ from lemonade.planning.checkpoint import (
 
 HUB: Final = "huggingface"
 _OTHER_REGISTRIES: Final = {"modelscope": "ModelScope", "ms": "ModelScope"}
-_KEPT_AFTER_COMPLETION: Final = 30.0
-"""How long a finished download stays in the list, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +55,24 @@ class _Errand:
     file: RepoFile
 
 
-class Downloads:
+def _stopped(name: str, status: Status) -> LemonadeError:
+    return Incomplete(
+        f"The download of {name} was {status}.",
+        remedy="Pull it again to continue; what is already here is kept.",
+    )
+
+
+_KIND: Final = Kind(
+    type="model",
+    stopped=_stopped,
+    broken=lambda error: CheckpointError(f"The download failed: {error!r}."),
+)
+
+
+class Downloads(TaskOwner):
     """Owns all downloads of this server; an async context manager.
 
-    Leaving it cancels what runs, and closes the hub.
+    Leaving it cancels what runs, and closes the hub. `jobs` are its downloads.
     """
 
     def __init__(
@@ -82,32 +95,13 @@ class Downloads:
             kinds: recipes for kinds of repository other than GGUF, for `variants`.
             clock: seconds; for how long finished downloads stay listed.
         """
+        super().__init__()
         self._hub = hub
         self._store = store
         self._bus = bus
         self._recipes = store.recipes if recipes is None else recipes
         self._kinds = kinds or {}
-        self._clock = clock
-        self._group = asyncio.TaskGroup()
-        self._jobs: dict[str, Job] = {}
-
-    async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for job in self._jobs.values():
-            job.stop(Status.CANCELLED)
-        try:
-            # Jobs end in a status, so there is nothing for the group to say about our own error.
-            await self._group.__aexit__(None, None, None)
-        finally:
-            self._hub.close()
+        self.jobs: Jobs[None] = Jobs(_KIND, self._tasks, clock)
 
     async def download(
         self,
@@ -140,39 +134,9 @@ class Downloads:
         job.detached = True
         return job.as_json()
 
-    def snapshots(self) -> tuple[JsonObject, ...]:
-        """The downloads that were started on their own; completed ones for half a minute."""
-        self._forget_old()
-        return tuple(job.as_json() for job in self._jobs.values() if job.detached)
-
-    def control(self, id: str, action: str) -> JsonObject | None:  # noqa: A002 - it is one
-        """Pause, cancel or remove a download.
-
-        Returns:
-            Its snapshot, or the protocol's reply to a removal; `None` if there is no such
-            download to pause or cancel.
-
-        Raises:
-            MalformedRequest: the action is none of the three.
-        """
-        if action not in ("pause", "cancel", "remove"):
-            raise MalformedRequest(
-                f"'{action}' is nothing that can be done to a download.",
-                remedy="It may be pause, cancel or remove.",
-            )
-        self._forget_old()
-        job = next((job for job in self._jobs.values() if job.id == id and job.detached), None)
-        if job is None:
-            return {"status": "ok", "missing": True} if action == "remove" else None
-        if action == "remove" and not job.running:
-            del self._jobs[job.key]
-            return {"status": "ok"}
-        job.stop(Status.PAUSED if action == "pause" else Status.CANCELLED)
-        return job.as_json()
-
     async def cancel(self, spec: ModelSpec) -> None:
         """End the download of a model, if one runs, and wait until it has ended."""
-        job = self._jobs.get(spec.canonical_name)
+        job = self.jobs.get(spec.canonical_name)
         if job is not None:
             job.stop(Status.CANCELLED)
             await job.ended()
@@ -184,7 +148,7 @@ class Downloads:
             NotDeletable, CheckpointError: as there.
         """
         await self.cancel(spec)
-        self._jobs.pop(spec.canonical_name, None)
+        self.jobs.forget(_shown(spec))
         await self._store.delete(spec, others)
 
     async def variants(self, checkpoint: str, source: str = "") -> JsonObject:
@@ -230,18 +194,14 @@ class Downloads:
 
     # ---- a job's work
 
-    def _job(self, spec: ModelSpec, recipe: RecipeSpec, *, do_not_upgrade: bool) -> Job:
-        self._forget_old()
-        key = spec.canonical_name
-        job = self._jobs.get(key)
-        if job is not None and job.running and job.status is Status.DOWNLOADING:
-            return job
-        # One that is being stopped still holds its repositories; the new one waits for them.
-        shown = spec.name if spec.origin == "builtin" else key
-        job = Job(key, shown, self._clock)
-        self._jobs[key] = job
+    async def _end_all(self) -> None:
+        self.jobs.stop_all()
 
-        async def work(job: Job) -> None:
+    def _let_go(self) -> None:
+        self._hub.close()
+
+    def _job(self, spec: ModelSpec, recipe: RecipeSpec, *, do_not_upgrade: bool) -> Job[None]:
+        async def work(job: Job[None]) -> None:
             try:
                 await self._carry_out(job, spec, recipe, do_not_upgrade=do_not_upgrade)
             except OSError as error:
@@ -249,11 +209,10 @@ class Downloads:
                 ours = in_our_words(error, main, self._hub.access.endpoint)
                 raise ours or error from error
 
-        job.start(self._group, work)
-        return job
+        return self.jobs.begin(spec.canonical_name, _shown(spec), work)
 
     async def _carry_out(
-        self, job: Job, spec: ModelSpec, recipe: RecipeSpec, *, do_not_upgrade: bool
+        self, job: Job[None], spec: ModelSpec, recipe: RecipeSpec, *, do_not_upgrade: bool
     ) -> None:
         local = spec.source != HUB and spec.source not in _OTHER_REGISTRIES
         if (do_not_upgrade or local) and not await self._lacks(spec, recipe):
@@ -288,7 +247,7 @@ class Downloads:
         self._bus.publish(ModelDownloaded(spec.canonical_name))
         job.tell(last)
 
-    async def _fetch(self, job: Job, errands: Sequence[_Errand]) -> Progress:
+    async def _fetch(self, job: Job[None], errands: Sequence[_Errand]) -> Progress:
         """Fetch file by file; the report of the end, to be told when all is settled."""
         total = sum(errand.file.size_bytes for errand in errands)
         await asyncio.to_thread(_check_room, self._hub.cache_dir, errands)
@@ -314,14 +273,9 @@ class Downloads:
     async def _lacks(self, spec: ModelSpec, recipe: RecipeSpec) -> str:
         return await asyncio.to_thread(self._store.missing, spec, recipe)
 
-    def _forget_old(self) -> None:
-        now = self._clock()
-        for key, job in tuple(self._jobs.items()):
-            if job.running:
-                continue
-            done = job.status is Status.COMPLETED
-            if not job.detached or (done and now - job.ended_at > _KEPT_AFTER_COMPLETION):
-                del self._jobs[key]
+
+def _shown(spec: ModelSpec) -> str:
+    return spec.name if spec.origin == "builtin" else spec.canonical_name
 
 
 def _refuse_other_registries(source: str) -> None:

@@ -8,7 +8,8 @@ LemonadeError                      code, message, remedy, facts
 ├── PlanError                      UnsupportedHere · DoesNotFit · ContradictoryOptions
 │                                  ReservedArgument · BadArgument · BadOption
 ├── InstallError                   DownloadFailed · ChecksumMismatch · UnsafeArchive · NoSpace
-│                                  Locked · NotInstalled · InstallForbidden · SetupFailed
+│                                  Locked · NotInstalled · InstallForbidden · InstallStopped
+│                                  SetupFailed
 ├── CheckpointError                NotInRepository · GatedRepository · Offline · Incomplete
 │                                  HubUnreachable · DamagedFile · OutOfDisk · NotDeletable
 │                                  UnsupportedRegistry
@@ -218,6 +219,12 @@ class InstallForbidden(InstallError):
     """The operator switched fetching of executables off."""
 
     code = "install-forbidden"
+
+
+class InstallStopped(InstallError):
+    """Somebody paused or cancelled an installation that others were waiting for."""
+
+    code = "install-stopped"
 
 
 class SetupFailed(InstallError):

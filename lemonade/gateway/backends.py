@@ -20,7 +20,7 @@ from lemonade.gateway.errors import json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Route
-from lemonade.planning import plan_install
+from lemonade.planning import InstallPlan, plan_install
 
 
 def backend_routes() -> tuple[Route, ...]:
@@ -32,7 +32,7 @@ def backend_routes() -> tuple[Route, ...]:
 
 
 async def install(request: web.Request) -> web.StreamResponse:
-    """Install a backend, or find that it is."""
+    """Install a backend, or find that it is; with `subscribe: false` the server goes on alone."""
     parts = parts_of(request)
     body = await read_object(request)
     backend = _named(parts, body)
@@ -46,11 +46,15 @@ async def install(request: web.Request) -> web.StreamResponse:
         await _install(parts, backend, listen, force=force)
         return {"status": "success", **answer}
 
+    streaming = flag(body, "stream", default=False)
+    subscribed = flag(body, "subscribe", default=True)
     try:
         _check_state(parts, backend, force=force)
+        if streaming and not subscribed:
+            return json_response(_detach(parts, backend, force=force))
     except LemonadeError as error:
         return json_response(describe(error), status=status_of(error, "string"))
-    if flag(body, "stream", default=False):
+    if streaming:
         return await stream_operation(request, operate, describe)
     try:
         return json_response(await operate(ignore))
@@ -106,13 +110,25 @@ def _check_state(parts: Parts, backend: BackendSpec, *, force: bool) -> None:
 async def _install(
     parts: Parts, backend: BackendSpec, listen: ProgressListener, *, force: bool
 ) -> None:
+    plan = _plan(parts, backend, force=force)
+    if plan is None:
+        listen(Progress(backend.id, complete=True))
+    else:
+        await parts.installer.install(plan, listen, force=force)
+
+
+def _detach(parts: Parts, backend: BackendSpec, *, force: bool) -> JsonObject:
+    plan = _plan(parts, backend, force=force)
+    return parts.installer.detach(backend.backend_id, plan, force=force)
+
+
+def _plan(parts: Parts, backend: BackendSpec, *, force: bool) -> InstallPlan | None:
+    """What is to be done; `None` if that is nothing."""
     selection = parts.selections.of(backend)
     active = parts.bundles.active(selection)
     current = active is not None and active.version == selection.version
     theirs = selection.path is not None or not selection.spec.pin.fetched
     if theirs or (current and not force):
-        listen(Progress(backend.id, complete=True))
-        return
+        return None
     present, root = parts.bundles.present(backend), parts.bundles.root
-    plan = plan_install(selection, parts.machine, present, root, force=force)
-    await parts.installer.install(plan, listen, force=force)
+    return plan_install(selection, parts.machine, present, root, force=force)

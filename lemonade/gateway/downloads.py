@@ -1,4 +1,4 @@
-"""Downloads the server carries on by itself: list them, pause, cancel or forget them."""
+"""What the server fetches by itself, models and backends: list, pause, cancel or forget it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def download_routes() -> tuple[Route, ...]:
 
 
 async def list_downloads(request: web.Request) -> web.Response:
-    """Downloads started with `subscribe: false`; finished ones for half a minute."""
-    return json_response(parts_of(request).downloads.snapshots())
+    """Pulls and installations started with `subscribe: false`; finished ones for half a minute."""
+    parts = parts_of(request)
+    return json_response([*parts.downloads.jobs.snapshots(), *parts.installer.jobs.snapshots()])
 
 
 async def control(request: web.Request) -> web.Response:
-    """Pause, cancel or remove one; the same pull goes on with it later."""
+    """Pause, cancel or remove one; the same request goes on with it later."""
     body = await read_object(request)
     name, action = field(body, "id", str), field(body, "action", str)
     if not name or not action:
@@ -33,7 +34,12 @@ async def control(request: web.Request) -> web.Response:
             "The fields 'id' and 'action' are required.",
             remedy="`id` is one of GET downloads; `action` is pause, cancel or remove.",
         )
-    answer = parts_of(request).downloads.control(name, action)
+    parts = parts_of(request)
+    answer = parts.downloads.jobs.control(name, action)
+    if answer is None:
+        answer = parts.installer.jobs.control(name, action)
+    if answer is None and action == "remove":
+        answer = {"status": "ok", "missing": True}
     if answer is None:
         raise NoSuchRoute(
             f"There is no download '{name}'.", remedy="GET downloads lists those there are."

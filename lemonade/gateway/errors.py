@@ -24,6 +24,7 @@ STATUSES: Final[dict[type[e.LemonadeError], int]] = {
     e.DoesNotFit: 503,
     e.InstallError: 500,
     e.InstallForbidden: 409,
+    e.InstallStopped: 409,
     e.DownloadFailed: 502,
     e.NoSpace: 507,
     e.Locked: 409,

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _PIECE: Final = 1 << 20
+_WRITE_EVERY: Final = 0.25
 _BUFFER: Final = 1 << 18
 """What a connection holds in advance, which is lost when it is cut."""
 
@@ -229,13 +231,14 @@ class Fetcher:
                 stream.take, response.status, response.headers, response.content_length
             )
             buffer: list[bytes] = []
-            held = 0
+            held, written = 0, 0.0
             try:
                 async for piece in response.content.iter_any():
                     buffer.append(piece)
                     held += len(piece)
-                    if held >= _PIECE:
-                        full, buffer, held = buffer, [], 0
+                    # A slow line is written more often, or nobody would see it move.
+                    if held >= _PIECE or time.monotonic() - written >= _WRITE_EVERY:
+                        full, buffer, held, written = buffer, [], 0, time.monotonic()
                         await finished(stream.write, full)
                         if stream.too_long():
                             return

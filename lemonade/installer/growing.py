@@ -102,6 +102,7 @@ class GrowingFile:
             self._etag = etag
             self._etag_file.write_text(etag, encoding="utf-8")
         self._total = self._expected_size or total
+        self._reported = 0.0  # the first bytes of an answer are always told
         return total
 
     def write(self, pieces: Sequence[bytes]) -> None:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import platform
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, TypeAlias
 
 from lemonade.catalog import BackendSpec, shipped
 from lemonade.core.bundle import Bundle
 from lemonade.core.bus import Bus
 from lemonade.core.errors import (
     InstallError,
+    InstallStopped,
     LemonadeError,
     Locked,
     NoSpace,
@@ -32,6 +31,7 @@ from lemonade.core.errors import (
 )
 from lemonade.core.events import BundleInstalled, BundleRemoved
 from lemonade.core.ids import BackendId
+from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.installer.activation import LOCK, activate, remove_versions, staging_for, sweep
 from lemonade.installer.bundles import VENV, Bundles, bundle_of
@@ -40,11 +40,10 @@ from lemonade.installer.fetch import Patience
 from lemonade.installer.pip_output import step
 from lemonade.installer.receipts import Package, Receipt, now, read_receipt
 from lemonade.installer.release_build import ReleaseBuilder, downloads_of
-from lemonade.installer.threads import finished
+from lemonade.installer.threads import committed, finished
+from lemonade.jobs import Job, Jobs, Kind, TaskOwner
 from lemonade.planning.install import InstallPlan
 from lemonade.storage import FileLock
-
-log = logging.getLogger(__name__)
 
 _LOCK_INTERVAL: Final = 0.1
 """Seconds between two looks at a lock that another server holds."""
@@ -65,34 +64,22 @@ def shipped_overlay(backend: BackendId) -> Path:
     return shipped() / "backends" / f"{backend.file_stem}.overlay"
 
 
-def _new_future() -> asyncio.Future[Bundle]:
-    return asyncio.get_running_loop().create_future()
+_KIND: Final = Kind(
+    type="backend",
+    stopped=lambda name, status: InstallStopped(
+        f"The installation of {name} was {status}.",
+        remedy="Install it again to continue; what was fetched of it is kept.",
+    ),
+    broken=lambda error: InstallError(f"The installation failed: {error!r}."),
+)
 
 
-@dataclass(eq=False, slots=True)
-class _Job:
-    """One installation under way, and who waits for it."""
-
-    task: asyncio.Task[None] | None = None
-    outcome: asyncio.Future[Bundle] = field(default_factory=_new_future)
-    listeners: list[ProgressListener] = field(default_factory=list)
-    latest: Progress | None = None
-    abandoned: bool = False
-
-    def tell(self, progress: Progress) -> None:
-        self.latest = progress
-        for listen in tuple(self.listeners):
-            try:
-                listen(progress)
-            except Exception:  # somebody's display must not end everybody's installation
-                log.exception("A listener of an installation failed")
-
-
-class Installer:
+class Installer(TaskOwner):
     """Installs and removes bundles. Owns the running installations.
 
     `async with` it: leaving ends what is running. An installation belongs to all who wait for it
-    and is given up when the last of them has left.
+    and is given up when the last of them has left, unless it was started on its own. `jobs` are
+    the installations.
     """
 
     def __init__(
@@ -116,31 +103,17 @@ class Installer:
             canary: tries what was built before it takes its place; how engines are run is not
                 this room's business.
         """
+        super().__init__()
         self._bundles = bundles
         self._bus = bus
         self._environ = environ
         self._overlay_of = overlay_of
         self._patience = patience
         self._canary = canary
-        self._jobs: dict[Path, _Job] = {}
-        self._group = asyncio.TaskGroup()
+        self.jobs: Jobs[Bundle | None] = Jobs(_KIND, self._tasks)
 
-    async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for job in tuple(self._jobs.values()):
-            _abandon(job)
-        if error is None or isinstance(error, asyncio.CancelledError):
-            await self._group.__aexit__(kind, error, trace)
-        else:  # the caller's own error must not be wrapped in a group of ours
-            await self._group.__aexit__(None, None, None)
+    async def _end_all(self) -> None:
+        self.jobs.stop_all()
 
     async def install(
         self, plan: InstallPlan, listen: ProgressListener, *, force: bool = False
@@ -157,20 +130,30 @@ class Installer:
         if plan.present is not None and not force:
             listen(Progress(str(plan.backend), complete=True))
             return plan.present
-        while (job := self._jobs.get(plan.target)) is not None and job.abandoned:
-            await _finished(job)
-        if job is None:
-            job = self._start(plan, force=force)
-        elif job.latest is not None:
-            listen(job.latest)
-        job.listeners.append(listen)
+        job = self._begin(plan, force=force)
         try:
-            return await asyncio.shield(job.outcome)
-        finally:
-            job.listeners.remove(listen)
-            if not job.listeners and not job.outcome.done():
-                _abandon(job)
-                await _finished(job)
+            bundle = await job.wait(listen)
+        except asyncio.CancelledError:
+            if not job.may_be_joined:
+                await job.ended()  # nothing of it is left when its last waiter has gone
+            raise
+        assert bundle is not None
+        return bundle
+
+    def detach(
+        self, backend: BackendId, plan: InstallPlan | None, *, force: bool = False
+    ) -> JsonObject:
+        """Start an installation that runs on its own, or let one that runs do so; its snapshot.
+
+        Without a plan, or if the bundle is there, it is a job that has nothing to do.
+        """
+        if plan is None or (plan.present is not None and not force):
+            there = plan.present if plan is not None else None
+            job = self.jobs.begin(str(backend), str(backend), _nothing_to_do(there))
+        else:
+            job = self._begin(plan, force=force)
+        job.detached = True
+        return job.as_json()
 
     async def uninstall(self, spec: BackendSpec) -> bool:
         """Remove every version of the backend; whether there was any.
@@ -183,7 +166,7 @@ class Installer:
         if not spec.pin.fetched or not folder.is_dir():
             return False
         lock = FileLock(folder / LOCK)
-        if any(target.parent == folder for target in self._jobs) or not lock.acquire():
+        if self.jobs.is_running(spec.id) or not lock.acquire():
             raise Locked(
                 f"{spec.id} is being installed just now.",
                 remedy="Wait for it to end, or cancel it, and try again.",
@@ -199,6 +182,7 @@ class Installer:
             ) from error
         finally:
             lock.release()
+        self.jobs.forget(spec.id)
         for version in removed:
             self._bus.publish(BundleRemoved(spec.backend_id, version))
         return bool(removed)
@@ -214,29 +198,16 @@ class Installer:
         self._bundles.learn_version(bundle, match[1] if match else "")
         return self._bundles.version_of(bundle)
 
-    def _start(self, plan: InstallPlan, *, force: bool) -> _Job:
-        job = self._jobs[plan.target] = _Job()
-        job.task = self._group.create_task(self._run(job, plan, force=force))
-        job.task.add_done_callback(lambda _: self._forget(plan.target, job))
-        return job
-
-    def _forget(self, target: Path, job: _Job) -> None:
-        del self._jobs[target]
-        if not job.outcome.done():
-            job.outcome.cancel()
-
-    async def _run(self, job: _Job, plan: InstallPlan, *, force: bool) -> None:
-        """The task of a job: ends in an outcome, not in an exception."""
-        try:
-            bundle = await self._install_alone(plan, job.tell, force=force)
-        except (LemonadeError, OSError) as error:
-            if not job.outcome.done():
-                job.outcome.set_exception(_typed(plan, error))
-                job.outcome.exception()  # nobody may be left to look at it
-        else:
+    def _begin(self, plan: InstallPlan, *, force: bool) -> Job[Bundle | None]:
+        async def work(job: Job[Bundle | None]) -> Bundle:
+            try:
+                bundle = await self._install_alone(plan, job.tell, force=force)
+            except (LemonadeError, OSError) as error:
+                raise _typed(plan, error) from error
             job.tell(Progress(str(plan.backend), complete=True))
-            if not job.outcome.done():
-                job.outcome.set_result(bundle)
+            return bundle
+
+        return self.jobs.begin(str(plan.target), str(plan.backend), work)
 
     async def _install_alone(
         self, plan: InstallPlan, listen: ProgressListener, *, force: bool
@@ -266,7 +237,7 @@ class Installer:
             await self._try(plan, staging, receipt, lambda: listen(replace(last, file=_TRY)))
             if plan.release is not None:  # first, or who is killed in between leaves them for ever
                 await finished(_discard, downloads_of(self._bundles.root, plan.backend))
-            await finished(activate, receipt, staging, plan.target)
+            await committed(activate, receipt, staging, plan.target)
         finally:
             await finished(_discard, staging)
         self._bus.publish(BundleInstalled(plan.backend, plan.version))
@@ -339,16 +310,14 @@ class Installer:
         return bundle_of(read_receipt(plan.target), plan.backend, plan.target, plan.argv)
 
 
-def _abandon(job: _Job) -> None:
-    job.abandoned = True
-    if job.task is not None:
-        job.task.cancel()
+def _nothing_to_do(
+    there: Bundle | None,
+) -> Callable[[Job[Bundle | None]], Awaitable[Bundle | None]]:
+    async def work(job: Job[Bundle | None]) -> Bundle | None:
+        job.tell(Progress(job.name, complete=True))
+        return there
 
-
-async def _finished(job: _Job) -> None:
-    """Wait until nothing of the job runs any more."""
-    if job.task is not None:
-        await asyncio.wait({job.task})
+    return work
 
 
 def _discard(staging: Path) -> None:

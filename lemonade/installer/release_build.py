@@ -25,7 +25,7 @@ from lemonade.installer.fetch import Fetcher, LocalFile, Patience, RemoteFile
 from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.published import PublishedAsset, look_up
 from lemonade.installer.receipts import Asset, Contents, InstalledFile
-from lemonade.installer.threads import finished
+from lemonade.installer.threads import finished, outlast
 from lemonade.installer.trust import record_digest
 from lemonade.planning.install import InstallPlan
 from lemonade.planning.releases import ReleasePlan
@@ -70,6 +70,7 @@ class ReleaseBuilder:
         self._patience = patience
         self._listen = listen
         self._steps = 1 + _FURTHER_STEPS
+        self._total = 0
         self._folder = downloads_of(root, plan.backend)
 
     async def build(self, staging: Path) -> Contents:
@@ -103,25 +104,21 @@ class ReleaseBuilder:
 
     async def _fetch(self, fetcher: Fetcher, files: Sequence[RemoteFile]) -> tuple[LocalFile, ...]:
         sizes = [file.size_bytes for file in files]
-        total = sum(sizes) if all(sizes) else 0
+        self._total = sum(sizes) if all(sizes) else 0
         wanted = {self._partial(file).name for file in files}
         await asyncio.to_thread(_sweep, self._folder, wanted)
-        return tuple(
-            [
-                await self._fetch_one(fetcher, file, number, total)
-                for number, file in enumerate(files, start=2)
-            ]
-        )
+        fetched = [
+            await self._fetch_one(fetcher, file, number)
+            for number, file in enumerate(files, start=2)
+        ]
+        self._total = sum(local.size_bytes for local in fetched)
+        return tuple(fetched)
 
-    async def _fetch_one(
-        self, fetcher: Fetcher, file: RemoteFile, number: int, total: int
-    ) -> LocalFile:
+    async def _fetch_one(self, fetcher: Fetcher, file: RemoteFile, number: int) -> LocalFile:
         loop = asyncio.get_running_loop()
 
         def report(have: int, size: int, previously: int) -> None:
-            frame = Progress(
-                f"fetch {file.name}", number, self._steps, have, size, total, previously
-            )
+            frame = self._frame(number, f"fetch {file.name}", have, size, previously)
             loop.call_soon_threadsafe(self._listen, frame)
 
         local = await fetcher.fetch(file, self._partial(file), report)
@@ -170,9 +167,7 @@ class ReleaseBuilder:
             return await asyncio.shield(future)
         finally:
             stop.set()
-            await asyncio.wait({future})
-            if not future.cancelled():
-                future.exception()  # that of a stopped one is nobody's business
+            await outlast(future)
 
     def _find(self, staging: Path, files: Sequence[UnpackedFile]) -> str:
         """The program, below `staging`; it may be executed from now on."""
@@ -212,8 +207,10 @@ class ReleaseBuilder:
         mark = hashlib.sha256(file.url.encode()).hexdigest()[:12]
         return self._folder / f"{mark}-{file.name[-150:]}.partial"
 
-    def _frame(self, number: int, name: str, done: int = 0, total: int = 0) -> Progress:
-        return Progress(name, number, self._steps, done, total, total)
+    def _frame(
+        self, number: int, name: str, done: int = 0, size: int = 0, previously: int = 0
+    ) -> Progress:
+        return Progress(name, number, self._steps, done, size, self._total, previously)
 
 
 def downloads_of(root: Path, backend: BackendId) -> Path:

@@ -17,8 +17,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from lemonade.catalog import ModelRegistry
 from lemonade.core.bus import Bus
@@ -32,6 +31,7 @@ from lemonade.core.errors import (
 )
 from lemonade.core.events import LoadFailed
 from lemonade.core.progress import ProgressListener
+from lemonade.jobs import TaskOwner
 from lemonade.residency.attempt import Attempt
 from lemonade.residency.loading import Ingredients, Loader, LoadPlan
 from lemonade.residency.placement import Instance, PortLease
@@ -49,7 +49,7 @@ LINGER: Final = 2.0
 """Seconds a load goes on after its last waiter has left: a client that reconnects finds it."""
 
 
-class Pool:
+class Pool(TaskOwner):
     """Owns every resident. An async context manager: leaving it ends all engines, in parallel.
 
     Made by the composition root after the supervisor, and ended before it.
@@ -64,29 +64,18 @@ class Pool:
         max_per_type: Callable[[], int],
         linger: float = LINGER,
     ) -> None:
+        super().__init__()
         self._registry = registry
         self._loader = loader
         self._bus = bus
         self._max_per_type = max_per_type
         self._linger_seconds = linger
-        self._tasks = asyncio.TaskGroup()
         self._residents = Residents(self._tasks, bus)
         self._attempts: dict[Resident, Attempt] = {}
         self._closed = False
 
-    async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def _end_all(self) -> None:
         await self.close()
-        # The group is not told of an error: it would wrap it into a group of its own.
-        await self._tasks.__aexit__(None, None, None)
 
     # ---- what others ask
 

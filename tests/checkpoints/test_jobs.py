@@ -56,8 +56,8 @@ async def test_a_detached_download_outlives_who_asked(bench: Bench, hub_url: str
         await until(lambda: any(p.stat().st_size for p in partials(bench.hub.cache_dir)))
         waiter.cancel()
     set_faults(hub_url)
-    await until(lambda: not bench.downloads.snapshots()[0]["running"])
-    (row,) = bench.downloads.snapshots()
+    await until(lambda: not bench.downloads.jobs.snapshots()[0]["running"])
+    (row,) = bench.downloads.jobs.snapshots()
     assert row["status"] == "completed"
     assert row["complete"] is True
     assert row["overall_bytes_downloaded"] == BIG + 2
@@ -69,11 +69,11 @@ async def test_completed_downloads_leave_the_list(bench_at: Any, hub_url: str) -
     now = 0.0
     async with bench_at(hub_url, clock=lambda: now) as bench:
         bench.downloads.detach(bench.model(Q4), bench.recipes["gguf"])
-        await until(lambda: not bench.downloads.snapshots()[0]["running"])
+        await until(lambda: not bench.downloads.jobs.snapshots()[0]["running"])
         now = 29.0
-        assert len(bench.downloads.snapshots()) == 1
+        assert len(bench.downloads.jobs.snapshots()) == 1
         now = 31.0
-        assert bench.downloads.snapshots() == ()
+        assert bench.downloads.jobs.snapshots() == ()
 
 
 async def test_a_download_is_paused_and_taken_up_again(bench: Bench, hub_url: str) -> None:
@@ -81,37 +81,37 @@ async def test_a_download_is_paused_and_taken_up_again(bench: Bench, hub_url: st
     spec = bench.model(Q4)
     job = bench.downloads.detach(spec, bench.recipes["gguf"])["id"]
     await until(lambda: any(p.stat().st_size == 1_000_000 for p in partials(bench.hub.cache_dir)))
-    paused = bench.downloads.control(job, "pause")
+    paused = bench.downloads.jobs.control(job, "pause")
     assert paused is not None
     assert paused["status"] == "paused"
-    await until(lambda: not bench.downloads.snapshots()[0]["running"])
-    assert bench.downloads.snapshots()[0]["status"] == "paused"
+    await until(lambda: not bench.downloads.jobs.snapshots()[0]["running"])
+    assert bench.downloads.jobs.snapshots()[0]["status"] == "paused"
     bench.downloads.detach(spec, bench.recipes["gguf"])
-    await until(lambda: not bench.downloads.snapshots()[0]["running"])
-    assert bench.downloads.snapshots()[0]["status"] == "completed"
-    late = bench.downloads.control(job, "cancel")  # a stop that comes too late undoes nothing
+    await until(lambda: not bench.downloads.jobs.snapshots()[0]["running"])
+    assert bench.downloads.jobs.snapshots()[0]["status"] == "completed"
+    late = bench.downloads.jobs.control(job, "cancel")  # a stop that comes too late undoes nothing
     assert late is not None
     assert late["status"] == "completed"
-    assert bench.downloads.control(job, "remove") == {"status": "ok"}
-    assert bench.downloads.snapshots() == ()
+    assert bench.downloads.jobs.control(job, "remove") == {"status": "ok"}
+    assert bench.downloads.jobs.snapshots() == ()
 
 
 async def test_control_of_what_is_not_there(bench: Bench) -> None:
-    assert bench.downloads.control("model:nobody", "pause") is None
-    assert bench.downloads.control("model:nobody", "remove") == {"status": "ok", "missing": True}
+    assert bench.downloads.jobs.control("model:nobody", "pause") is None
+    assert bench.downloads.jobs.control("model:nobody", "remove") is None
     with pytest.raises(MalformedRequest):
-        bench.downloads.control("model:nobody", "explode")
+        bench.downloads.jobs.control("model:nobody", "explode")
 
 
 async def test_removing_a_running_download_cancels_it(bench: Bench, hub_url: str) -> None:
     set_faults(hub_url, {"path": "*.gguf", "kind": "stall", "after": 1000})
     job = bench.downloads.detach(bench.model(Q4), bench.recipes["gguf"])["id"]
     await until(lambda: bool(partials(bench.hub.cache_dir)))
-    row = bench.downloads.control(job, "remove")
+    row = bench.downloads.jobs.control(job, "remove")
     assert row is not None
     assert row["status"] == "cancelled"
-    await until(lambda: not bench.downloads.snapshots()[0]["running"])
-    assert bench.downloads.control(job, "remove") == {"status": "ok"}
+    await until(lambda: not bench.downloads.jobs.snapshots()[0]["running"])
+    assert bench.downloads.jobs.control(job, "remove") == {"status": "ok"}
 
 
 async def test_who_waits_for_a_download_hears_that_it_was_stopped(
@@ -123,15 +123,15 @@ async def test_who_waits_for_a_download_hears_that_it_was_stopped(
     async with asyncio.TaskGroup() as group:
         waiter = group.create_task(_outcome(bench.pull(spec)))
         await until(lambda: bool(bench.seen))
-        bench.downloads.control(job, "pause")
+        bench.downloads.jobs.control(job, "pause")
     assert isinstance(waiter.result(), Incomplete)
     assert "was paused" in str(waiter.result())
 
 
 async def test_a_failed_detached_download_says_why(bench: Bench) -> None:
     bench.downloads.detach(bench.model("o/nothing:Q4_0"), bench.recipes["gguf"])
-    await until(lambda: not bench.downloads.snapshots()[0]["running"])
-    (row,) = bench.downloads.snapshots()
+    await until(lambda: not bench.downloads.jobs.snapshots()[0]["running"])
+    (row,) = bench.downloads.jobs.snapshots()
     assert row["status"] == "error"
     assert row["code"] == "gated-repository" or row["code"] == "not-in-repository"
     assert "o/nothing" in str(row["error"])
@@ -166,7 +166,7 @@ async def test_ending_the_server_stops_downloads(
     async with bench_at(hub_url) as bench:
         bench.downloads.detach(bench.model(Q4), bench.recipes["gguf"])
         await until(lambda: bool(partials(bench.hub.cache_dir)))
-    (row,) = bench.downloads.snapshots()
+    (row,) = bench.downloads.jobs.snapshots()
     assert (row["status"], row["running"]) == ("cancelled", False)
 
 

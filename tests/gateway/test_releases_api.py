@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.gateway.releasing import ONE, catalog_of, installing, releasing, state
 from tests.gateway.test_backends_api import FRAME, events
-from tests.installer.releases import build_archive
 from tests.programs.release_server import Releases
-from tests.programs.release_server import serving as releasing
-from tests.serving import (
-    PROGRAMS,
-    Serving,
-    eventually,
-    fake_catalog,
-    fake_model,
-    gone,
-    serving,
-    survivors,
-)
+from tests.serving import Serving, eventually, gone, serving, survivors
 
 pytestmark = pytest.mark.slow
 
-BACKEND = """
-schema = 1
-id = "fake:release"
-title = "A fake engine out of a release"
-preference = 1
-devices = ["cpu"]
-
-[pin]
-source = "github"
-repository = "somebody/fake"
-version = "v1"
-executable = "fake-server"
-release_url = "https://github.com/somebody/fake/releases"
-
-[[pin.assets]]
-os = ["linux"]
-name = "fake-{version}-{os}.tar.xz"
-
-[[pin.assets]]
-os = ["macos"]
-name = "fake-{version}-mac.tar.gz"
-
-[[runs_on]]
-os = ["linux"]
-
-[bundle]
-argv = ["{executable}"]
-
-[environment]
-FAKE_HOME = "{folder}"
-"""
-ONE = {"recipe": "fake", "backend": "release"}
 CANARY = """
 [canary]
 model = "tiny-lemon-Q8_0.gguf"
@@ -68,32 +25,14 @@ options = {{ fake_args = "{args}" }}
 
 @pytest.fixture
 def releases(home: Path) -> Iterator[Releases]:
-    """The fake engine as a release: a real program with its interpreter in its first line."""
-    program = (PROGRAMS / "fake_engine.py").read_bytes()
-    build_archive(
-        home / "releases" / "somebody" / "fake" / "v1" / "fake-v1-linux.tar.xz",
-        {"bin/fake-server": f"#!{sys.executable}\n".encode() + program, "LICENSE": b"free"},
-        top="fake-v1",
-    )
-    with releasing(home / "releases") as host:
+    with releasing(home) as host:
         yield host
 
 
 @pytest.fixture
 def server(home: Path, releases: Releases) -> Iterator[Serving]:
-    catalog = fake_catalog(home)
-    (catalog / "backends" / "fake-program.toml").unlink()
-    (catalog / "backends" / "fake-release.toml").write_text(BACKEND)
-    fake_model(catalog, "one")
-    with serving(home, env={"LEMONADE_CATALOG": str(catalog), **releases.environ}) as one:
+    with installing(home, releases) as one:
         yield one
-
-
-def state(server: Serving) -> str:
-    found: str = server.get("system-info").json()["recipes"]["fake"]["backends"]["release"][
-        "state"
-    ]
-    return found
 
 
 def test_installed_with_events_used_and_removed(
@@ -153,9 +92,7 @@ def with_canary(home: Path, args: str) -> None:
 @pytest.fixture
 def trying(home: Path, releases: Releases) -> Iterator[Callable[[str], Serving]]:
     """Starts the server of this test with a canary of the given habits."""
-    catalog = fake_catalog(home)
-    (catalog / "backends" / "fake-program.toml").unlink()
-    (catalog / "backends" / "fake-release.toml").write_text(BACKEND)
+    catalog = catalog_of(home)
     with ExitStack() as stack:
 
         def start(args: str) -> Serving:

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from lemonade.catalog import BackendSpec
+from lemonade.core.errors import InstallError, InstallStopped
 from lemonade.core.progress import Progress
+from lemonade.installer import Installer
+from lemonade.planning import InstallPlan
 from tests.installer.index import PATIENCE, Index
 from tests.installer.setting import MACHINE, Setting, mentioning, wanted
 from tests.installer.wheels import Wheel
@@ -28,6 +31,15 @@ def nobody(_: Progress) -> None:
 
 async def reached(index: Index) -> None:
     assert await asyncio.to_thread(index.reached.wait, PATIENCE)
+
+
+async def refused(installer: Installer, plan: InstallPlan) -> InstallError | None:
+    """The error that an installation ends in."""
+    try:
+        await installer.install(plan, nobody)
+    except InstallError as error:
+        return error
+    return None
 
 
 async def test_two_requests_are_one_installation(
@@ -85,11 +97,10 @@ async def test_closing_the_installer_ends_it(
     index.hold()
     async with asyncio.TaskGroup() as group:
         async with setting.installer() as installer:
-            task = group.create_task(installer.install(setting.plan(spec), nobody))
+            task = group.create_task(refused(installer, setting.plan(spec)))
             await reached(index)
         assert setting.names() == []
-        await asyncio.wait({task})
-    assert task.cancelled()
+    assert isinstance(task.result(), InstallStopped)
     assert mentioning(setting.folder) == []
 
 

@@ -10,7 +10,8 @@ Faults are per file name, each for so many requests of its content (-1: for ever
 `POST /faults` and a body `{"file": [["cut", 1], ["status:429", 2]]}`: `cut` closes the connection
 half way, `stall` sends half and then nothing, `slow` waits for `POST /go` half way, `corrupt`
 changes a byte, `status:N` answers that, `elsewhere` redirects to `http://example.invalid/`,
-`no-range` ignores ranges. `GET /seen` lists what was asked: path, range, whether a token came.
+`no-range` ignores ranges. A question about a release is the file `api`: `slow` and `status:N`.
+`GET /seen` lists what was asked: path, range, whether a token came.
 """
 
 from __future__ import annotations
@@ -116,7 +117,11 @@ class Handler(BaseHTTPRequestHandler):
     def _send_release(self, folder: Path) -> None:
         if not self.releases.api:
             return self._send(404, b"{}")
-        if fault := self.releases.fault("api"):
+        fault = self.releases.fault("api")
+        if fault == "slow":
+            self.releases.reached.set()
+            self.releases.go.wait(PATIENCE)
+        elif fault:
             return self._send(int(fault.removeprefix("status:")), b"{}")
         if not folder.is_dir():
             return self._send(404, b"{}")

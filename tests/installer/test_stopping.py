@@ -11,7 +11,7 @@ from lemonade.core.errors import InstallStopped
 from lemonade.core.progress import Progress
 from lemonade.installer import Installer
 from tests.installer.releases import backend_of, publish
-from tests.installer.setting import Setting, mentioning
+from tests.installer.setting import Setting, mentioning, wanted
 from tests.installer.test_releases import ARCHIVE
 from tests.programs.release_server import Releases, serving
 
@@ -56,7 +56,7 @@ async def test_stopped_at_any_step(setting: Setting, step: str, action: str) -> 
             await stopped_at(setting, installer, step, action)
         assert "Install it again" in str(caught.value)
         assert setting.names() == []
-        assert setting.bundles.active(backend_of()) is None
+        assert setting.bundles.active(wanted(backend_of())) is None
         (job,) = installer.jobs.snapshots()
         assert job["running"] is False
         assert job["status"] == ("paused" if action == "pause" else "cancelled")
@@ -65,7 +65,7 @@ async def test_stopped_at_any_step(setting: Setting, step: str, action: str) -> 
         plan = setting.plan(backend_of())
         await installer.install(plan, lambda _: None)
     assert setting.names() == ["1.0"]
-    assert setting.bundles.active(backend_of()) is not None
+    assert setting.bundles.active(wanted(backend_of())) is not None
 
 
 @pytest.mark.usefixtures("releases")

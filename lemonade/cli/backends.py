@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lemonade.cli.command import Command, Group
+from lemonade.cli.command import Command, Group, refuse_usage
 from lemonade.cli.render import Column, out, write_json, write_table
 from lemonade.cli.session import Session, pass_session
 from lemonade.core.errors import MalformedRequest
@@ -82,14 +82,31 @@ def _evidence(recipes: JsonObject) -> list[str]:
 @backends.command(cls=Command)
 @click.argument("spec", type=_read_spec, metavar="SPEC")
 @click.option("--force", is_flag=True, help="Even if it is there, or not meant for this machine.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@click.option("--arch", metavar="GPU", default="", help="With --dry-run: for that GPU (sm_86).")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: for scripts.")
 @pass_session
-def install(session: Session, spec: BackendId, force: bool) -> None:  # noqa: FBT001 - click calls it
+def install(
+    session: Session,
+    spec: BackendId,
+    force: bool,  # noqa: FBT001 - click calls it
+    dry_run: bool,  # noqa: FBT001
+    arch: str,
+    as_json: bool,  # noqa: FBT001
+) -> None:
     """Install a backend.
 
     SPEC is RECIPE:BACKEND, as the list shows them. Ctrl-C stops; the same command goes on.
     """
+    from lemonade.cli.plan_view import show_plan
     from lemonade.cli.progress import follow
 
+    if dry_run:
+        plan = session.client().plan_install(spec.recipe, spec.variant, arch=arch)
+        write_json(plan) if as_json else show_plan(plan)
+        return
+    if arch or as_json:
+        raise refuse_usage("--arch and --json belong to --dry-run.")
     out(f"Installing backend: {spec}")
     follow(session.client().install(spec.recipe, spec.variant, force=force))
     out(f"Backend installed successfully: {spec}")

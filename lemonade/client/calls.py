@@ -174,6 +174,14 @@ class LemonadeClient:
         request = {"recipe": recipe, "backend": variant, "force": force}
         return self._transfer("install", request)
 
+    def plan_install(
+        self, recipe: str, variant: str, *, arch: str = "", version: str = ""
+    ) -> JsonObject:
+        """What installing a backend would do; `arch` is a GPU it would be done for."""
+        body = {"recipe": recipe, "backend": variant}
+        body |= {key: value for key, value in (("arch", arch), ("version", version)) if value}
+        return self._json("POST", f"{_API}/install/dry-run", body=body, timeout=_CHAT_WITHIN)
+
     def uninstall(self, recipe: str, variant: str) -> JsonObject:
         """Remove a backend; models that run on it are unloaded first."""
         body = {"recipe": recipe, "backend": variant}

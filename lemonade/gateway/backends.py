@@ -16,6 +16,7 @@ from lemonade.core.ids import BackendId
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.gateway.bodies import field, flag, read_object
+from lemonade.gateway.dry_run import describe_plan
 from lemonade.gateway.errors import json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
@@ -27,6 +28,7 @@ def backend_routes() -> tuple[Route, ...]:
     """The routes of this file."""
     return (
         Route("POST", "/install", install),
+        Route("POST", "/install/dry-run", dry_run),
         Route("POST", "/uninstall", uninstall),
     )
 
@@ -60,6 +62,19 @@ async def install(request: web.Request) -> web.StreamResponse:
         return json_response(await operate(ignore))
     except LemonadeError as error:
         return json_response(describe(error), status=status_of(error, "string"))
+
+
+async def dry_run(request: web.Request) -> web.Response:
+    """What installing a backend would do, here or on a machine with another GPU."""
+    parts = parts_of(request)
+    body = await read_object(request)
+    backend = _named(parts, body)
+    arch, version = field(body, "arch", str) or "", field(body, "version", str) or ""
+    try:
+        return json_response(await describe_plan(parts, backend, arch=arch, version=version))
+    except LemonadeError as error:
+        asked = {"recipe": backend.backend_id.recipe, "backend": backend.backend_id.variant}
+        return json_response({"error": str(error), **asked, "arch": arch}, status=500)
 
 
 async def uninstall(request: web.Request) -> web.Response:

@@ -2,5 +2,6 @@
 
 from lemonade.installer.bundles import BackendStatus, Bundles
 from lemonade.installer.installer import Canary, Installer
+from lemonade.installer.resolving import ResolvedFile, ResolvedPlan
 
-__all__ = ["BackendStatus", "Bundles", "Canary", "Installer"]
+__all__ = ["BackendStatus", "Bundles", "Canary", "Installer", "ResolvedFile", "ResolvedPlan"]

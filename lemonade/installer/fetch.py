@@ -78,12 +78,14 @@ class RemoteFile:
         name: for people.
         size_bytes: 0 if nobody said.
         sha256: empty if nobody said.
+        vouched_by: who did: `pinned`, `published` or `recorded`.
     """
 
     name: str
     url: str
     size_bytes: int = 0
     sha256: str = ""
+    vouched_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

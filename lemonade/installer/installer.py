@@ -40,6 +40,7 @@ from lemonade.installer.fetch import Patience
 from lemonade.installer.pip_output import step
 from lemonade.installer.receipts import Package, Receipt, now, read_receipt
 from lemonade.installer.release_build import ReleaseBuilder, downloads_of
+from lemonade.installer.resolving import ResolvedPlan, resolve
 from lemonade.installer.threads import committed, finished
 from lemonade.jobs import Job, Jobs, Kind, TaskOwner
 from lemonade.planning.install import InstallPlan
@@ -154,6 +155,16 @@ class Installer(TaskOwner):
             job = self._begin(plan, force=force)
         job.detached = True
         return job.as_json()
+
+    async def resolve(self, plan: InstallPlan, *, online: bool = True) -> ResolvedPlan:
+        """Learn what the plan does not say, without fetching or changing anything.
+
+        Raises:
+            InstallError: it cannot be carried out: the release has no such file.
+        """
+        return await resolve(
+            plan, self._bundles.root, self._environ, self._patience, online=online
+        )
 
     async def uninstall(self, spec: BackendSpec) -> bool:
         """Remove every version of the backend; whether there was any.

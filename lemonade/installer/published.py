@@ -139,17 +139,20 @@ class _Release:
         path = plan.path_of(name)
         url = self._fetcher.hosts.file_url(path)
         listed = (self._listed or {}).get(name)
-        sha256 = pinned or plan.sha256.get(name, "") or (listed.sha256 if listed else "")
+        sha256, voucher = pinned or plan.sha256.get(name, ""), "pinned"
+        if not sha256:
+            sha256, voucher = (listed.sha256 if listed else ""), "published"
         if not sha256:
             sha256 = await asyncio.to_thread(recorded_digest, self._root, path)
+            voucher = "recorded" if sha256 else ""
         if listed is not None:
-            return RemoteFile(name, url, listed.size_bytes, sha256)
+            return RemoteFile(name, url, listed.size_bytes, sha256, voucher)
         if self._listed is not None:
             raise DownloadFailed(
                 f"{plan.repository} {plan.tag} has no file {name}.",
                 remedy="The release may not be complete yet, or has nothing for this machine.",
             )
-        return RemoteFile(name, url, await self._size(url, name), sha256)
+        return RemoteFile(name, url, await self._size(url, name), sha256, voucher)
 
     async def _size(self, url: str, name: str) -> int:
         try:

@@ -193,7 +193,7 @@ class ReleaseBuilder:
             except OSError:
                 continue
         packed = sum(file.size_bytes for file in files)
-        needed = packed * (1 + _UNPACKED) - there + _RESERVE
+        needed = space_for(packed) - there
         free = shutil.disk_usage(self._root).free
         if needed > free:
             raise NoSpace(
@@ -211,6 +211,11 @@ class ReleaseBuilder:
         self, number: int, name: str, done: int = 0, size: int = 0, previously: int = 0
     ) -> Progress:
         return Progress(name, number, self._steps, done, size, self._total, previously)
+
+
+def space_for(packed_bytes: int) -> int:
+    """What installing archives of that size takes of the disk, while it is done."""
+    return packed_bytes * (1 + _UNPACKED) + _RESERVE
 
 
 def downloads_of(root: Path, backend: BackendId) -> Path:

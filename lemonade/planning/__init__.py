@@ -2,6 +2,7 @@
 
 from lemonade.planning.argv import Argument, Argv, grammar_of, merge, parse_argv
 from lemonade.planning.checkpoint import CheckpointPlan, plan_checkpoint, split_checkpoint
+from lemonade.planning.elsewhere import with_gpu
 from lemonade.planning.eviction import Demand, EvictionPlan, ResidentFacts, plan_eviction
 from lemonade.planning.facts import LaunchFacts
 from lemonade.planning.install import InstallPlan, plan_install
@@ -21,5 +22,5 @@ __all__ = [
     "EvictionPlan", "InstallPlan", "LaunchFacts", "PinKind", "ResidentFacts", "Selection",
     "Verdict", "check_options", "choose_backend", "grammar_of", "judge", "known_options", "merge",
     "on_channel", "parse_argv", "plan_checkpoint", "plan_eviction", "plan_install", "plan_launch",
-    "resolve_options", "select", "split_checkpoint",
+    "resolve_options", "select", "split_checkpoint", "with_gpu",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from lemonade.core.ids import BackendId
 from lemonade.hardware.facts import Machine
 from lemonade.planning.releases import ReleasePlan, folder_version, made_for, plan_release
 from lemonade.planning.selection import Selection
-from lemonade.planning.support import judge
+from lemonade.planning.support import Verdict, judge
 
 _WHEEL_TAGS: Final = {"x86_64": "x86_64", "arm64": "aarch64"}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -42,6 +42,8 @@ class InstallPlan:
         release: what is taken from a release instead of packages.
         made_for: the GPU the build depends on; empty if it depends on none.
         runs_here: whether this machine can run it; if not, somebody insists on having it.
+        keeps: other versions that are installed, and stay.
+        verdict: whether it runs on the machine it was planned for.
     """
 
     backend: BackendId
@@ -56,6 +58,16 @@ class InstallPlan:
     release: ReleasePlan | None = None
     made_for: str = ""
     runs_here: bool = True
+    keeps: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What will be done, in order, in the words of the progress that is shown."""
+        if self.release is None:
+            return ("create environment", "fetch", "install", "check", "activate")
+        name = self.release.asset.name
+        return ("find release", f"fetch {name}", f"unpack {name}", "check", "activate")
 
     def requirements(self) -> str:
         """The lines of a requirements file for `pip install --require-hashes`."""
@@ -115,6 +127,8 @@ def plan_install(
         release=release,
         made_for=made_for(spec, machine),
         runs_here=verdict.supported,
+        keeps=tuple(one.version for one in present if one.version != version),
+        verdict=verdict,
     )
 
 

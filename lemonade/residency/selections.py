@@ -35,8 +35,12 @@ class Selections:
         self._bundles = bundles
         self._latest = latest
 
-    def of(self, backend: BackendSpec, version: str = "") -> Selection:
+    def of(
+        self, backend: BackendSpec, version: str = "", *, machine: Machine | None = None
+    ) -> Selection:
         """What is wanted of it; `version` names a release for this once.
+
+        `machine` is another one that it is wanted for.
 
         Raises:
             UnsupportedHere: it cannot be had like that.
@@ -44,7 +48,7 @@ class Selections:
         pin = self.pin(backend)
         return select(
             backend,
-            self._machine,
+            machine or self._machine,
             pin=pin,
             channel=self._channel(backend),
             version=version,

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from lemonade.installer.durable import write_entries, write_out
 from lemonade.installer.receipts import RECEIPT, Receipt, read_receipt
 
 LOCK: Final = ".lock"
@@ -27,12 +28,16 @@ def staging_for(target: Path) -> Path:
 def activate(receipt: Receipt, staging: Path, target: Path) -> None:
     """Complete the bundle and put it in its place; what was there goes. Blocks.
 
+    The disk has every file before it has the receipt: a power failure leaves all or nothing.
+
     Raises:
         OSError, OutOfDisk: it stays as it was.
     """
+    write_out(staging)
     receipt.write(staging)
     if not target.exists():
         staging.rename(target)
+        write_entries(target.parent)
         return
     old = target.with_name(f"{_REMOVED}{target.name}-{secrets.token_hex(4)}")
     target.rename(old)
@@ -41,6 +46,7 @@ def activate(receipt: Receipt, staging: Path, target: Path) -> None:
     except BaseException:
         old.rename(target)
         raise
+    write_entries(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -28,10 +28,12 @@ from typing import IO, Final
 
 from lemonade.core.errors import SetupFailed, UnsafeArchive
 from lemonade.installer.parts import JoinedFiles
+from lemonade.installer.xz import XzStream
 
 _PIECE: Final = 1 << 20
 _LARGEST_HEADERS: Final = 4 << 20
 _LONGEST_LINK: Final = 4096
+_ZIP_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 _DAMAGE: Final = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError,
     NotImplementedError, UnicodeError, OverflowError, ValueError,
@@ -47,12 +49,14 @@ class Limits:
         unpacked_bytes: of all files together; what the disk can take.
         ratio: unpacked bytes to packed ones, where more than `ratio_from` bytes are unpacked.
         entries: files, folders and links.
+        dictionary_bytes: memory that unpacking may take; xz's own strongest setting needs 65 MB.
     """
 
     unpacked_bytes: int
     ratio: int = 200
     ratio_from: int = 64 << 20
     entries: int = 500_000
+    dictionary_bytes: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +120,18 @@ def _unpack_all(name: str, joined: JoinedFiles, writer: _Writer, report: Report)
         _unpack_zip(joined, writer)
         return
     buffered: io.BufferedReader = io.BufferedReader(joined, _PIECE)
-    with _plain(name, buffered) as plain:
+    with _plain(name, buffered, writer.limits) as plain:
         _unpack_tar(_Measured(plain, name), writer)
     tell()
 
 
-def _plain(name: str, packed: io.BufferedReader) -> contextlib.AbstractContextManager[IO[bytes]]:
+def _plain(
+    name: str, packed: io.BufferedReader, limits: Limits
+) -> contextlib.AbstractContextManager[IO[bytes]]:
     if name.endswith((".tar.gz", ".tgz")):
         return gzip.GzipFile(fileobj=packed)  # type: ignore[return-value]
     if name.endswith((".tar.xz", ".txz")):
-        return lzma.LZMAFile(packed)
+        return io.BufferedReader(XzStream(packed, name, limits.dictionary_bytes), _PIECE)
     if name.endswith((".tar.bz2", ".tbz2")):
         return bz2.BZ2File(packed)
     raise SetupFailed(
@@ -193,6 +199,8 @@ def _unpack_zip(joined: JoinedFiles, writer: _Writer) -> None:
             kind = stat.S_IFMT(mode)
             if entry.flag_bits & 1:
                 raise writer.unsafe(entry.filename, "is encrypted")
+            if entry.compress_type not in _ZIP_METHODS:  # LZMA may ask for any amount of memory
+                raise NotImplementedError(f"the entry '{entry.filename}' is packed in a rare way")
             if entry.orig_filename.partition("\0")[0] != entry.filename:
                 raise writer.unsafe(entry.filename, "has two names")
             if entry.is_dir() and kind in (0, stat.S_IFDIR):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -273,3 +275,59 @@ def test_unpacking_can_be_stopped(tmp_path: Path) -> None:
     with pytest.raises(Enough):
         unpack("a.tar.gz", [path], tmp_path / "tree", LIMITS, report)
     assert not (tmp_path / "tree").exists()
+
+
+def needing(path: Path, exponent: int) -> Path:
+    """A real .tar.xz whose header says that it needs a dictionary of 2 ** exponent bytes."""
+    with tarfile.open(path, "w:xz") as archive:
+        info = tarfile.TarInfo("a")
+        info.size = 5
+        archive.addfile(info, io.BytesIO(b"hello"))
+    data = bytearray(path.read_bytes())
+    size, flags, kind, length = data[12:16]
+    assert (size, flags, kind, length) == (2, 0, 0x21, 1), "one block, packed with LZMA2"
+    data[16] = 2 * (exponent - 12)
+    data[20:24] = zlib.crc32(data[12:20]).to_bytes(4, "little")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("exponent", "fits"), [(24, True), (27, True), (30, False), (31, False)])
+def test_a_dictionary_that_takes_too_much_memory(
+    tmp_path: Path, exponent: int, *, fits: bool
+) -> None:
+    path = needing(tmp_path / "a.tar.xz", exponent)
+    if fits:
+        assert [file.path for file in unpacked(path, tmp_path / "out")] == ["a"]
+        return
+    with pytest.raises(UnsafeArchive, match="more than 268 MB of memory") as caught:
+        unpacked(path, tmp_path / "out")
+    assert caught.value.remedy
+
+
+def test_xz_in_several_streams(tmp_path: Path) -> None:
+    whole = tar_of(tmp_path / "a.tar.gz", file("a", b"1" * 5000), file("b", b"2" * 5000))
+    plain = gzip.decompress(whole.read_bytes())
+    path = tmp_path / "b.tar.xz"
+    path.write_bytes(lzma.compress(plain[:7000]) + bytes(8) + lzma.compress(plain[7000:]))
+    assert sorted(file.path for file in unpacked(path, tmp_path / "out")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("end", [b"and something else", b"\0\0\0", lzma.compress(b"x")[:-8]])
+def test_xz_with_a_strange_end(tmp_path: Path, end: bytes) -> None:
+    whole = tar_of(tmp_path / "a.tar.gz", file("a"))
+    path = tmp_path / "b.tar.xz"
+    path.write_bytes(lzma.compress(gzip.decompress(whole.read_bytes())) + end)
+    with pytest.raises(SetupFailed, match="cannot be unpacked"):
+        unpacked(path, tmp_path / "out")
+
+
+def test_a_zip_packed_in_a_rare_way(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a", b"hello")
+    with pytest.raises(SetupFailed, match="packed in a rare way"):
+        unpacked(tmp_path / "a.zip", tmp_path / "out")
+
+
+def unpacked(path: Path, into: Path) -> tuple[UnpackedFile, ...]:
+    return unpack(path.name, [path], into, LIMITS, lambda *_: None)

@@ -10,15 +10,16 @@ from lemonade.catalog.names import clean_name, split_origin
 from lemonade.catalog.recipe import ArgvSpec, CanarySpec, OptionSpec, RecipeSpec, UpstreamSpec
 from lemonade.catalog.registration import is_definition
 from lemonade.catalog.registry import ModelRegistry
+from lemonade.catalog.review import CatalogReview, review_catalog
 from lemonade.catalog.saved_options import SavedOptions, is_unset
 from lemonade.catalog.sources import shipped, sources
 from lemonade.catalog.trust import trusted
 
 __all__ = [
-    "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
-    "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "FamilyMatch", "FamilyRegistry",
+    "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec", "BackendSpec",
+    "BundleSpec", "CanarySpec", "Catalog", "CatalogReview", "FamilyMatch", "FamilyRegistry",
     "ModelRegistry", "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RunsOnSpec",
     "SavedOptions", "UpstreamSpec", "clean_name", "from_page", "is_definition", "is_unset",
-    "not_run", "not_run_reason", "shipped", "sources", "split_origin", "trusted",
+    "not_run", "not_run_reason", "review_catalog", "shipped", "sources", "split_origin", "trusted",
     "unavailable_reason",
 ]  # fmt: skip

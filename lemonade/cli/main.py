@@ -31,6 +31,7 @@ ENTRIES: Final = {
     "ps": Entry("lemonade.cli.status:ps", "List the loaded models and their engines.", _SERVER),
     "backends": Entry("lemonade.cli.backends:backends", "List and install engines.", _SERVER),
     "recipes": Entry("lemonade.cli.backends:backends"),
+    "doctor": Entry("lemonade.cli.doctor:doctor", "Find what is wrong on this machine.", _SERVER),
     "config": Entry("lemonade.cli.settings:config", "Show and change settings.", _SERVER),
     "logs": Entry("lemonade.cli.logs:logs", "Print what an engine or the server said.", _SERVER),
     "stop": Entry("lemonade.cli.status:stop", "Stop the server and all it started.", _SERVER),

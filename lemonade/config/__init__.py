@@ -4,10 +4,12 @@ from lemonade.config.access import AccessKeys, Level, bearer, origin_allowed
 from lemonade.config.configuration import CONFIG_FILE, Configuration
 from lemonade.config.folders import extra_models
 from lemonade.config.reference import render_reference
+from lemonade.config.review import ConfigReview, review_config
 from lemonade.config.settings import LOG_LEVELS, Settings
 from lemonade.core.sections import SectionSpec
 
 __all__ = [
-    "CONFIG_FILE", "LOG_LEVELS", "AccessKeys", "Configuration", "Level", "SectionSpec", "Settings",
-    "bearer", "extra_models", "origin_allowed", "render_reference",
+    "CONFIG_FILE", "LOG_LEVELS", "AccessKeys", "ConfigReview", "Configuration", "Level",
+    "SectionSpec", "Settings", "bearer", "extra_models", "origin_allowed", "render_reference",
+    "review_config",
 ]  # fmt: skip

@@ -1,7 +1,12 @@
 """Floor 4: engines on this disk. Acts on an `InstallPlan`; knows what is installed."""
 
 from lemonade.installer.bundles import BackendStatus, Bundles
+from lemonade.installer.hosts import ReleaseHosts
+from lemonade.installer.inspection import InspectedBundle, inspect_bundles
 from lemonade.installer.installer import Canary, Installer
 from lemonade.installer.resolving import ResolvedFile, ResolvedPlan
 
-__all__ = ["BackendStatus", "Bundles", "Canary", "Installer", "ResolvedFile", "ResolvedPlan"]
+__all__ = [
+    "BackendStatus", "Bundles", "Canary", "InspectedBundle", "Installer", "ReleaseHosts",
+    "ResolvedFile", "ResolvedPlan", "inspect_bundles",
+]  # fmt: skip

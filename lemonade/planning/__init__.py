@@ -7,6 +7,7 @@ from lemonade.planning.eviction import Demand, EvictionPlan, ResidentFacts, plan
 from lemonade.planning.facts import LaunchFacts
 from lemonade.planning.install import InstallPlan, plan_install
 from lemonade.planning.launch import plan_launch
+from lemonade.planning.matrix import lacking
 from lemonade.planning.options import (
     COMMON_OPTIONS,
     EffectiveOptions,
@@ -20,7 +21,7 @@ from lemonade.planning.support import Verdict, choose_backend, judge
 __all__ = [
     "COMMON_OPTIONS", "Argument", "Argv", "CheckpointPlan", "Demand", "EffectiveOptions",
     "EvictionPlan", "InstallPlan", "LaunchFacts", "PinKind", "ResidentFacts", "Selection",
-    "Verdict", "check_options", "choose_backend", "grammar_of", "judge", "known_options", "merge",
-    "on_channel", "parse_argv", "plan_checkpoint", "plan_eviction", "plan_install", "plan_launch",
-    "resolve_options", "select", "split_checkpoint", "with_gpu",
+    "Verdict", "check_options", "choose_backend", "grammar_of", "judge", "known_options",
+    "lacking", "merge", "on_channel", "parse_argv", "plan_checkpoint", "plan_eviction",
+    "plan_install", "plan_launch", "resolve_options", "select", "split_checkpoint", "with_gpu",
 ]  # fmt: skip

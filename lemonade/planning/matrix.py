@@ -93,6 +93,12 @@ def matches(pattern: str, family: str) -> bool:
     return family == pattern
 
 
+def lacking(gpu: Gpu, machine: Machine) -> tuple[Refusal, ...]:
+    """Everything that backends may need for that GPU and the system does not do."""
+    refusals = (check(gpu, machine) for check in _NEEDS.values())
+    return tuple(refused for refused in refusals if refused is not None)
+
+
 def either(words: Sequence[str]) -> str:
     """`a`, `a or b`, `a, b or c`."""
     if len(words) < 2:

@@ -2,8 +2,11 @@
 
 from lemonade.supervisor.child import Child
 from lemonade.supervisor.health import Probe
+from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
 from lemonade.supervisor.ports import PortLease
 from lemonade.supervisor.states import Phase
 from lemonade.supervisor.supervisor import Supervisor
 
-__all__ = ["Child", "Phase", "PortLease", "Probe", "Supervisor"]
+__all__ = [
+    "Child", "LedgerEntry", "Phase", "PortLease", "Probe", "Supervisor", "inspect_ledger",
+]  # fmt: skip

@@ -13,7 +13,7 @@ from lemonade.core.units import render_size
 def unavailable_reason(
     spec: ModelSpec,
     catalog: Catalog,
-    machine_supports: Callable[[str], str | None],
+    machine_supports: Callable[[ModelSpec], str | None],
     pool_bytes: int,
 ) -> str | None:
     """A sentence for people, or `None` if the model can be run here.
@@ -21,7 +21,7 @@ def unavailable_reason(
     Args:
         spec: the model.
         catalog: what this version declares.
-        machine_supports: for a recipe, why none of its backends runs here, or `None`.
+        machine_supports: for a model, why none of its recipe's backends runs it here, or `None`.
         pool_bytes: the largest memory a model may fill; 0 when nobody knows. Only built-in models
             are measured against it: who brought a model of their own knows what they do.
     """
@@ -31,7 +31,7 @@ def unavailable_reason(
         if spec.is_collection:
             return "This version cannot run collections of models yet."
         return f"This version has no recipe '{spec.recipe}' yet."
-    reason = machine_supports(spec.recipe)
+    reason = machine_supports(spec)
     if reason is not None:
         return reason
     size_bytes = int(spec.size_gb * 1e9)

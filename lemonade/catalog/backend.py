@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lemonade.core.errors import MalformedRequest
 from lemonade.core.ids import BackendId
+
+SlotPolicy = Literal["standard", "exclusive-npu", "coexist-by-type", "unmetered"]
 
 
 class Declared(BaseModel):
@@ -160,6 +163,9 @@ class BackendSpec(Declared):
         devices: what it computes on: `cpu`, `gpu`, `npu`.
         stage: `stable` or `experimental`.
         embedded: whether it is what Lemonade shows itself with: small, and to be had anywhere.
+        slots: how its residents share the machine, if not as the recipe says.
+        not_for: checkpoints it cannot run, though its recipe can: patterns with `*`, in small
+            letters, for the repository or the whole name.
         environment: variables set for the child; same placeholders as `bundle.argv`.
         channels: other lines of builds by name; `pin` itself is the channel `stable`.
         channel_setting: key of `config.json` that names the channel.
@@ -174,6 +180,8 @@ class BackendSpec(Declared):
     devices: tuple[Literal["cpu", "gpu", "npu"], ...]
     stage: Literal["stable", "experimental"] = "stable"
     embedded: bool = False
+    slots: SlotPolicy | None = None
+    not_for: tuple[str, ...] = ()
     pin: PinSpec
     runs_on: tuple[RunsOnSpec, ...]
     bundle: BundleSpec
@@ -201,3 +209,9 @@ class BackendSpec(Declared):
     def backend_id(self) -> BackendId:
         """`id`, parsed."""
         return BackendId.parse(self.id)
+
+    def runs(self, checkpoint: str) -> bool:
+        """Whether it can run such a checkpoint, as far as its name says."""
+        name = checkpoint.lower()
+        names = {name, name.partition(":")[0]}
+        return not any(fnmatchcase(one, pattern) for one in names for pattern in self.not_for)

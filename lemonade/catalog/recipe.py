@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from lemonade.catalog.backend import Declared
+from lemonade.catalog.backend import Declared, SlotPolicy
 from lemonade.core.errors import BadSetting
 from lemonade.core.inference import Operation
 from lemonade.core.units import parse_duration
 
-SlotPolicy = Literal["standard", "exclusive-npu", "coexist-by-type", "unmetered"]
 Mode = Literal[
     "chat",
     "embeddings",
@@ -33,36 +31,12 @@ def _seconds(value: str | float) -> float:
         raise ValueError(str(error)) from error
 
 
-class PhaseSpec(Declared):
-    """What an engine prints when its start comes to a phase.
-
-    Attributes:
-        name: one word for people: `weights`, `compile`, `warm-up`.
-        pattern: a regular expression searched in each line. Its groups `percent`, or `done` and
-            `total`, say how far the phase is.
-    """
-
-    name: str
-    pattern: str
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"it is not a regular expression ({error})") from error
-        return value
-
-
 class UpstreamSpec(Declared):
     """How a child of this recipe is spoken to.
 
     Attributes:
         ready: path that answers 200 when the child may be used.
-        ready_within: limit of a start, seconds, however hard it works.
-        stall_timeout: how long a start may show no sign of work, seconds.
-        phases: how its output tells where a start is; the first that fits a line counts.
+        ready_within: limit of a start, seconds.
         stop_grace: between SIGTERM and SIGKILL, seconds.
         on_parent_death: signal a child gets when we die.
         api_key_env: variable through which the child is given its own random key; empty if the
@@ -74,9 +48,7 @@ class UpstreamSpec(Declared):
     """
 
     ready: str
-    ready_within: float = 3600.0
-    stall_timeout: float = 120.0
-    phases: tuple[PhaseSpec, ...] = ()
+    ready_within: float = 600.0
     stop_grace: float = 5.0
     on_parent_death: Literal["TERM", "KILL"] = "KILL"
     api_key_env: str = ""
@@ -84,7 +56,7 @@ class UpstreamSpec(Declared):
     operations: dict[Operation, str]
     usage: Literal["openai", "llama-timings"] = "openai"
 
-    @field_validator("ready_within", "stall_timeout", "stop_grace", mode="before")
+    @field_validator("ready_within", "stop_grace", mode="before")
     @classmethod
     def _durations(cls, value: str | float) -> float:
         return _seconds(value)
@@ -185,7 +157,9 @@ class RecipeSpec(Declared):
         checkpoints: roles its models' files have; the first is required.
         files: how a checkpoint's variant selects files: `gguf` by quantisation name, file or
             folder; `repository` takes everything.
-        slots: how its residents share the machine.
+        repo_kind: what kind of repository on a hub it is offered for, where nobody named a recipe;
+            empty for none.
+        slots: how its residents share the machine; a backend may say otherwise.
         families: a registry of arguments by family; empty if none.
         canary: what an installed engine must do before it is used; `None` if nothing can be asked.
         settings: keys of its section in `config.json` and their defaults, whose types are the
@@ -206,6 +180,7 @@ class RecipeSpec(Declared):
     modes: tuple[Mode, ...]
     checkpoints: tuple[str, ...] = ("main",)
     files: Literal["gguf", "repository"]
+    repo_kind: str = ""
     slots: SlotPolicy = "standard"
     families: str = ""
     selectable_backend: bool = True

@@ -92,7 +92,8 @@ class Downloads(TaskOwner):
             store: where they go.
             bus: hears of models that are complete.
             recipes: by name, in order of preference, for `variants`; the store's if not given.
-            kinds: recipes for kinds of repository other than GGUF, for `variants`.
+            kinds: recipes for kinds of repository other than GGUF, for `variants`; what the
+                recipes say of themselves if not given.
             clock: seconds; for how long finished downloads stay listed.
         """
         super().__init__()
@@ -100,7 +101,9 @@ class Downloads(TaskOwner):
         self._store = store
         self._bus = bus
         self._recipes = store.recipes if recipes is None else recipes
-        self._kinds = kinds or {}
+        kinds_of = ((recipe.repo_kind, recipe.id) for recipe in self._recipes.values())
+        declared = {kind: name for kind, name in kinds_of if kind}
+        self._kinds = declared if kinds is None else kinds
         self.jobs: Jobs[None] = Jobs(_KIND, self._tasks, clock)
 
     async def download(

@@ -142,9 +142,13 @@ class Resolver:
         if record is not None and record.revision == snapshot.name:
             if lacking := _lacking(snapshot, record):
                 raise Incomplete(f"{where} lacks {lacking}.")
-            return self._family(snapshot, _primary_first(list(record.files), variant, kind))
-        chosen = [file.path for file in _select(files_in(snapshot), variant, kind, where)]
-        return self._family(snapshot, _primary_first(chosen, variant, kind))
+            chosen = list(record.files)
+        else:
+            chosen = [file.path for file in _select(files_in(snapshot), variant, kind, where)]
+        files = self._family(snapshot, _primary_first(chosen, variant, kind))
+        folder = snapshot / variant
+        # An engine that takes repositories takes a folder of one like a whole one.
+        return (folder,) if kind == "repository" and folder.is_dir() else files
 
     def _whole_repository(
         self, cache: RepoCache, snapshots: Sequence[Path], record: Record | None, where: str

@@ -18,7 +18,7 @@ from lemonade.gateway.errors import json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Route
 from lemonade.hardware import Evidence, Machine, Problem, usage
-from lemonade.planning import choose_backend, judge
+from lemonade.planning import choose_backend, judge, slot_policy
 from lemonade.residency import Availability, Phase, Resident
 from lemonade.telemetry import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from lemonade.telemetry import HostLoad, LoadedModel, join_pages, relabel
@@ -153,6 +153,7 @@ def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
             "evidence": _evidence(verdict.evidence),
             "title": backend.title,
             "embedded": backend.embedded,
+            "slot_policy": slot_policy(recipe, backend).replace("-", "_"),
             "can_uninstall": status.can_uninstall,
         }
         if not recipe.runs and status.state == "installable":

@@ -278,7 +278,8 @@ def _local_sizes(plan: InstallPlan, environ: Mapping[str, str]) -> dict[str, int
 
 def _holds(folder: Path, plan: InstallPlan, package: str) -> bool:
     project = package.partition("==")[0].replace("-", "_")
-    return any(file.startswith(project) and (folder / file).is_file() for file in plan.files)
+    files = (file for file in plan.files if file.startswith(f"{project}-"))
+    return any((folder / file).is_file() for file in files)
 
 
 def _reported(report: Path) -> list[Package]:

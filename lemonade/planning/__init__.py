@@ -3,7 +3,13 @@
 from lemonade.planning.argv import Argument, Argv, grammar_of, merge, parse_argv
 from lemonade.planning.checkpoint import CheckpointPlan, plan_checkpoint, split_checkpoint
 from lemonade.planning.elsewhere import with_gpu
-from lemonade.planning.eviction import Demand, EvictionPlan, ResidentFacts, plan_eviction
+from lemonade.planning.eviction import (
+    Demand,
+    EvictionPlan,
+    ResidentFacts,
+    plan_eviction,
+    slot_policy,
+)
 from lemonade.planning.facts import LaunchFacts
 from lemonade.planning.install import InstallPlan, plan_install
 from lemonade.planning.launch import plan_launch
@@ -16,12 +22,13 @@ from lemonade.planning.options import (
     resolve_options,
 )
 from lemonade.planning.selection import PinKind, Selection, on_channel, select
-from lemonade.planning.support import Verdict, choose_backend, judge
+from lemonade.planning.support import Verdict, choose_backend, judge, judge_for
 
 __all__ = [
     "COMMON_OPTIONS", "Argument", "Argv", "CheckpointPlan", "Demand", "EffectiveOptions",
     "EvictionPlan", "InstallPlan", "LaunchFacts", "PinKind", "ResidentFacts", "Selection",
-    "Verdict", "check_options", "choose_backend", "grammar_of", "judge", "known_options",
-    "lacking", "merge", "on_channel", "parse_argv", "plan_checkpoint", "plan_eviction",
-    "plan_install", "plan_launch", "resolve_options", "select", "split_checkpoint", "with_gpu",
+    "Verdict", "check_options", "choose_backend", "grammar_of", "judge", "judge_for",
+    "known_options", "lacking", "merge", "on_channel", "parse_argv", "plan_checkpoint",
+    "plan_eviction", "plan_install", "plan_launch", "resolve_options", "select", "slot_policy",
+    "split_checkpoint", "with_gpu",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Who must leave so that a model may be loaded.
 
 Slots are counted per type of model; how an engine shares the machine beyond that is its recipe's
-slot policy:
+slot policy, or its backend's where that is another:
 
 - `standard`: takes a slot of its type.
 - `exclusive-npu`: takes a slot, and the NPU for itself: nobody else may use it meanwhile.
@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lemonade.catalog.recipe import SlotPolicy
+from lemonade.catalog.backend import BackendSpec, SlotPolicy
+from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.errors import EverythingPinned
 from lemonade.core.inference import ModelType
 
@@ -60,6 +61,12 @@ class EvictionPlan:
 
     stop: tuple[str, ...]
     reason: str
+
+
+def slot_policy(recipe: RecipeSpec, backend: BackendSpec | None) -> SlotPolicy:
+    """How a resident shares the machine; its backend may not be known yet."""
+    own = backend.slots if backend is not None else None
+    return own or recipe.slots
 
 
 def plan_eviction(

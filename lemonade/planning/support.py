@@ -69,6 +69,19 @@ def judge(backend: BackendSpec, machine: Machine) -> Verdict:
     )
 
 
+def judge_for(backend: BackendSpec, machine: Machine, checkpoint: str) -> Verdict:
+    """The same for one model, by the name of its main checkpoint."""
+    verdict = judge(backend, machine)
+    if not verdict.supported or backend.runs(checkpoint):
+        return verdict
+    return Verdict(
+        backend.backend_id,
+        supported=False,
+        rule="made-for-another",
+        reason=f"{backend.title} cannot run it: the model was made for other devices.",
+    )
+
+
 def deciding_gpu(backend: BackendSpec, machine: Machine) -> Gpu | None:
     """The GPU a bundle is made for: the one it would compute on, if that is one.
 

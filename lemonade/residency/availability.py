@@ -8,7 +8,7 @@ from lemonade.catalog import Catalog, ModelSpec, not_run_reason, unavailable_rea
 from lemonade.config import Configuration
 from lemonade.core.errors import UnsupportedHere
 from lemonade.hardware import Machine
-from lemonade.planning import judge
+from lemonade.planning import judge_for
 
 MEMORY_SHARE: Final = 0.8
 """What a model may take of main memory where there is no larger pool of a device."""
@@ -21,7 +21,7 @@ class Availability:
         self._catalog = catalog
         self._machine = machine
         self._filters = not configuration.settings.disable_model_filtering
-        self._recipes: dict[str, str | None] = {}
+        self._known: dict[tuple[str, frozenset[str]], str | None] = {}
         pools = [gpu.pool_bytes for gpu in machine.gpus]
         self._pool_bytes = max([*pools, int(machine.memory_bytes * MEMORY_SHARE)])
 
@@ -44,9 +44,7 @@ class Availability:
         if reason is None:
             return
         too_large = (
-            not not_run
-            and spec.recipe in self._catalog.recipes
-            and self._why_not(spec.recipe) is None
+            not not_run and spec.recipe in self._catalog.recipes and self._why_not(spec) is None
         )
         remedy = (
             "Choose a smaller one; `lemonade config set disable_model_filtering=true` tries it "
@@ -60,14 +58,17 @@ class Availability:
             facts={"requested_model": name},
         )
 
-    def _why_not(self, recipe: str) -> str | None:
-        if recipe not in self._recipes:
-            verdicts = [
-                judge(backend, self._machine) for backend in self._catalog.backends_of(recipe)
-            ]
-            self._recipes[recipe] = (
+    def _why_not(self, spec: ModelSpec) -> str | None:
+        checkpoint = spec.checkpoints.get("main", "")
+        backends = self._catalog.backends_of(spec.recipe)
+        # Models of a recipe differ by what their names rule out, and few do.
+        out = frozenset(backend.id for backend in backends if not backend.runs(checkpoint))
+        key = (spec.recipe, out)
+        if key not in self._known:
+            verdicts = [judge_for(backend, self._machine, checkpoint) for backend in backends]
+            self._known[key] = (
                 None
                 if any(verdict.supported for verdict in verdicts)
                 else " ".join(verdict.reason for verdict in verdicts) or "It has no backend."
             )
-        return self._recipes[recipe]
+        return self._known[key]

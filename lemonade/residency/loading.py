@@ -28,11 +28,12 @@ from lemonade.planning import (
     LaunchFacts,
     check_options,
     choose_backend,
-    judge,
+    judge_for,
     known_options,
     plan_install,
     plan_launch,
     resolve_options,
+    slot_policy,
 )
 from lemonade.residency.availability import Availability
 from lemonade.residency.placement import Instance, Placement, PortLease
@@ -122,7 +123,11 @@ class Loader:
 
         named = options_for(None).values.get(recipe.backend_option or "", "")
         candidates = [
-            (backend, judge(backend, parts.machine), self._is_here(backend))
+            (
+                backend,
+                judge_for(backend, parts.machine, spec.checkpoints.get("main", "")),
+                self._is_here(backend),
+            )
             for backend in map(parts.selections.described, parts.catalog.backends_of(recipe.id))
         ]
         backend = choose_backend(
@@ -181,9 +186,9 @@ class Loader:
         """
         machine = self._parts.machine
         accelerated = bool(machine.gpus or machine.npus) and plan.backend.devices != ("cpu",)
-        if accelerated or plan.recipe.slots == "exclusive-npu":
+        if accelerated or slot_policy(plan.recipe, plan.backend) == "exclusive-npu":
             return False
-        size = sum(file.stat().st_size for files in ingredients.files.values() for file in files)
+        size = sum(_size_of(file) for files in ingredients.files.values() for file in files)
         free = machine.memory_bytes - usage().memory_bytes
         return size * MEMORY_FACTOR + MEMORY_FLOOR_BYTES < free
 
@@ -253,6 +258,13 @@ class Loader:
             log_file=log_file_of(parts.log_dir, plan.served_name),
             environ=parts.environ,
         )
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file, or of all below a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def log_file_of(folder: Path, model: str) -> Path:

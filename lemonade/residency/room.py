@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lemonade.core.errors import EverythingPinned
-from lemonade.planning import Demand, EvictionPlan, ResidentFacts, plan_eviction
+from lemonade.planning import Demand, EvictionPlan, ResidentFacts, plan_eviction, slot_policy
 from lemonade.residency.resident import Resident
 
 
@@ -36,7 +36,7 @@ def plan_room(
     demand = Demand(
         model=wanted.key,
         type=wanted.spec.type,
-        slots=wanted.recipe.slots,
+        slots=slot_policy(wanted.recipe, wanted.backend),
         devices=wanted.devices,
     )
     try:
@@ -52,7 +52,7 @@ def _facts(resident: Resident, *, pinned: bool) -> ResidentFacts:
     return ResidentFacts(
         model=resident.key,
         type=resident.spec.type,
-        slots=resident.recipe.slots,
+        slots=slot_policy(resident.recipe, resident.backend),
         devices=resident.devices,
         pinned=pinned,
         last_use=0.0 if resident.ending else resident.last_use,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.engine.install import installed_engine
+from tests.engine.install import GENAI, installed_engine
 
 settings.register_profile(
     "house", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -28,4 +28,12 @@ def engine_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of bundles with the embedded engine in it, installed once for the whole run."""
     cache = tmp_path_factory.mktemp("engine")
     installed_engine(cache)
+    return cache / "bin"
+
+
+@pytest.fixture(scope="session")
+def genai_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the other engine that comes from packages."""
+    cache = tmp_path_factory.mktemp("genai")
+    installed_engine(cache, GENAI)
     return cache / "bin"

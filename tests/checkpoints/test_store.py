@@ -214,6 +214,13 @@ def test_an_index_names_what_must_be_there(store: ModelStore, put: Put) -> None:
     assert store.size_on_disk(spec) > 4
 
 
+def test_a_folder_of_a_repository_is_given_like_a_whole_one(store: ModelStore, put: Put) -> None:
+    path = put("cpu/int4/model.onnx", b"w")
+    put("cpu/int4/genai_config.json", b"{}")
+    put("gpu/model.onnx", b"w")
+    assert store.files(model("o/r:cpu/int4", recipe="whole")) == {"main": (path.parent,)}
+
+
 def test_a_file_of_a_repository_that_is_not_gguf(store: ModelStore, put: Put) -> None:
     path = put("split/vae.safetensors", b"w")
     assert store.files(model("o/r:split/vae.safetensors", recipe="whole")) == {"main": (path,)}

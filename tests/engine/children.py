@@ -14,7 +14,7 @@ import requests
 from lemonade.catalog import shipped
 
 PATIENCE = 30.0
-_SERVES = re.compile(r"serving on (http://\S+)$")
+_SERVES = re.compile(r"serving on (http://\S+)(?: with .*)?$")
 
 
 @dataclass
@@ -56,7 +56,9 @@ def running(
     command: Sequence[str], name: str, *arguments: str, env: Mapping[str, str] | None = None
 ) -> Iterator[Child]:
     """A child that serves one of the shipped models on a port of its choice."""
-    fixed = ("-m", model(name), "--port", "0", "-t", "1", "--fit", "off", "--no-webui")
+    fixed = ("-m", model(name), "--port", "0", "-t", "1")
+    if name.endswith(".gguf"):
+        fixed = (*fixed, "--fit", "off", "--no-webui")
     process = start(command, *fixed, *arguments, env=env)
     try:
         yield Child(process, _address(process))

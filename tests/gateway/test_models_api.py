@@ -17,7 +17,7 @@ from tests.serving import ROOT, Serving, serving, survivors
 pytestmark = pytest.mark.engine
 
 CHAT, THINK = "Tiny-Lemon-GGUF", "Tiny-Lemon-Think-GGUF"
-SHIPPED = {CHAT, THINK, "Tiny-Embed-GGUF", "Tiny-Rerank-GGUF"}
+SHIPPED = {CHAT, THINK, "Tiny-Embed-GGUF", "Tiny-Rerank-GGUF", "Tiny-Lemon-CPU"}
 HELLO = "Hello! How can I help you today?"
 MODELS = ROOT / "models"
 

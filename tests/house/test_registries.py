@@ -18,7 +18,7 @@ MODELS = CATALOG.builtin_models()
 
 BY_RECIPE = {
     "llamacpp": 94,
-    "ryzenai-llm": 79,
+    "ryzenai-llm": 80,
     "sd-cpp": 12,
     "vllm": 11,
     "thenoise": 7,
@@ -33,9 +33,9 @@ BY_RECIPE = {
     "trellis": 1,
 }
 BY_LABEL = {
-    "chat": 179,
+    "chat": 180,
     "vision": 46,
-    "tool-calling": 47,
+    "tool-calling": 48,
     "reasoning": 43,
     "hot": 20,
     "image": 19,
@@ -123,10 +123,10 @@ def test_settings_of_options_are_declared():
             assert not option.setting or option.setting in recipe.settings
 
 
-def test_there_are_224_models():
-    assert len(MODELS) == 224
+def test_there_are_225_models():
+    assert len(MODELS) == 225
     assert Counter(spec.recipe for spec in MODELS.values()) == BY_RECIPE
-    assert sum(spec.suggested for spec in MODELS.values()) == 207
+    assert sum(spec.suggested for spec in MODELS.values()) == 208
     assert sum(spec.source == "modelscope" for spec in MODELS.values()) == 10
 
 
@@ -162,12 +162,16 @@ def test_a_gguf_model_names_its_variant():
 
 def test_shipped_models_are_there_with_their_size():
     ours = [spec for spec in MODELS.values() if spec.source == "shipped"]
-    assert len(ours) == 4
+    assert len(ours) == 5
     assert {spec.type for spec in ours} == {"llm", "embedding", "reranking"}
     for spec in ours:
         path = CATALOG.shipped_model_file(spec.checkpoints["main"])
-        assert abs(path.stat().st_size / 1e9 - spec.size_gb) < 1e-6
-        assert path.read_bytes()[:4] == b"GGUF"
+        files = [path] if path.is_file() else list(path.iterdir())
+        assert abs(sum(file.stat().st_size for file in files) / 1e9 - spec.size_gb) < 1e-6
+        if path.is_file():
+            assert path.read_bytes()[:4] == b"GGUF"
+        else:
+            assert CATALOG.recipe(spec.recipe).files == "repository"
         assert spec.suggested
 
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lemonade.catalog.recipe import SlotPolicy
+from lemonade.catalog.backend import SlotPolicy
 from lemonade.core.errors import EverythingPinned
 from lemonade.core.inference import ModelType
-from lemonade.planning import Demand, ResidentFacts, plan_eviction
+from lemonade.planning import Demand, ResidentFacts, plan_eviction, slot_policy
+from tests.unit.planning.examples import a_recipe, backend
+from tests.unit.planning.examples import recipe as recipe_of
 
 LLM, EMBEDDING, SPEECH = ModelType.LLM, ModelType.EMBEDDING, ModelType.TRANSCRIPTION
 
@@ -293,3 +295,34 @@ def test_the_order_of_residents_does_not_matter(
             plan_eviction(demand, shuffled, limit)
     else:
         assert plan_eviction(demand, shuffled, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("of_recipe", "of_backend", "holds"),
+    [
+        ("standard", None, "standard"),
+        ("exclusive-npu", None, "exclusive-npu"),
+        ("exclusive-npu", "standard", "standard"),
+        ("standard", "exclusive-npu", "exclusive-npu"),
+        ("coexist-by-type", "unmetered", "unmetered"),
+    ],
+)
+def test_a_backend_may_share_otherwise_than_its_recipe(
+    of_recipe: SlotPolicy, of_backend: SlotPolicy | None, holds: SlotPolicy
+) -> None:
+    recipe = a_recipe(slots=of_recipe)
+    spec = backend().model_copy(update={"slots": of_backend})
+    assert slot_policy(recipe, spec) == holds
+    assert slot_policy(recipe, None) == of_recipe, "while nobody knows which it will be"
+
+
+@pytest.mark.parametrize(
+    ("file", "policy"), [("ryzenai-llm-npu", "exclusive-npu"), ("ryzenai-llm-cpu", "standard")]
+)
+def test_only_what_is_on_the_npu_makes_others_leave_it(file: str, policy: SlotPolicy) -> None:
+    spec = backend(file)
+    slots = slot_policy(recipe_of("ryzenai-llm"), spec)
+    assert slots == policy
+    speech = resident("speech", SPEECH, "coexist-by-type")
+    plan = plan_eviction(wanted(LLM, slots, spec.devices), [speech], 1)
+    assert plan.stop == (("speech",) if policy == "exclusive-npu" else ())

@@ -68,3 +68,13 @@ def test_what_cannot_be_installed() -> None:
     mac = replace(MACHINE, os="macos")
     with pytest.raises(UnsupportedHere, match="needs Linux"):
         plan_install(select(WHEEL, mac), mac, (), ROOT)
+
+
+def test_packages_whose_names_begin_alike() -> None:
+    spec = backend("ryzenai-llm-cpu")
+    plan = plan_install(select(spec, MACHINE), MACHINE, (), ROOT)
+    lines = {line.split()[0]: line.split()[1:] for line in plan.requirements().splitlines()}
+    assert set(lines) == set(plan.packages)
+    first, second = lines.values()
+    assert len(first) == len(second) == len(plan.sha256) / 2
+    assert not set(first) & set(second)

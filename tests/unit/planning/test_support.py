@@ -9,7 +9,7 @@ import pytest
 from lemonade.catalog.backend import BackendSpec
 from lemonade.core.errors import UnknownBackend, UnsupportedHere
 from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu
-from lemonade.planning import choose_backend, judge
+from lemonade.planning import choose_backend, judge, judge_for
 from tests.unit.planning.examples import MACHINE, backend, broken, recipe
 
 WHEEL = backend("llamacpp-wheel")
@@ -163,3 +163,25 @@ def test_none_runs_here() -> None:
     ]
     with pytest.raises(UnsupportedHere, match="prefer_system is off"):
         choose(features("sse2"), "llamacpp:system", prefer_system=False)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "runs"),
+    [
+        ("amd/Qwen2-7B-onnx-ryzenai-npu", False),
+        ("amd/Qwen3-4B-awq-quant-onnx-ryzenai-1.7-HYBRID", False),
+        ("me/mine-npu:int4", False),
+        ("me/mine:int4-npu", False),
+        ("amd/Qwen2.5-0.5B-Instruct-quantized_int4-float16-cpu-onnx", True),
+        ("/models/npu/mine", True),
+        ("", True),
+    ],
+)
+def test_what_was_made_for_other_devices(checkpoint: str, *, runs: bool) -> None:
+    spec = backend("ryzenai-llm-cpu")
+    verdict = judge_for(spec, MACHINE, checkpoint)
+    assert verdict.supported is runs
+    assert runs or "made for other devices" in verdict.reason
+    elsewhere = judge_for(spec, replace(MACHINE, os="windows"), checkpoint)
+    assert elsewhere.reason == "It needs Linux; this is Windows."
+    assert judge_for(WHEEL, MACHINE, checkpoint).supported

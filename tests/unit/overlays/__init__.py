@@ -1,0 +1,1 @@
+"""What lies beside a backend's descriptor and needs no engine to be tried."""

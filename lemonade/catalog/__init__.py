@@ -5,6 +5,7 @@ from lemonade.catalog.backend import BackendSpec, BundleSpec, PinSpec, RunsOnSpe
 from lemonade.catalog.catalog import Catalog
 from lemonade.catalog.checkpoint_text import UPLOADED_SOURCE, from_page
 from lemonade.catalog.families import FamilyMatch, FamilyRegistry
+from lemonade.catalog.lock import LockedPackage, normal_name
 from lemonade.catalog.model import EXTRA_SOURCE, LOCAL_SOURCE, SHIPPED_SOURCE, ModelSpec
 from lemonade.catalog.names import clean_name, split_origin
 from lemonade.catalog.recipe import ArgvSpec, CanarySpec, OptionSpec, RecipeSpec, UpstreamSpec
@@ -16,10 +17,10 @@ from lemonade.catalog.sources import shipped, sources
 from lemonade.catalog.trust import trusted
 
 __all__ = [
-    "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec", "BackendSpec",
-    "BundleSpec", "CanarySpec", "Catalog", "CatalogReview", "FamilyMatch", "FamilyRegistry",
-    "ModelRegistry", "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RunsOnSpec",
-    "SavedOptions", "UpstreamSpec", "clean_name", "from_page", "is_definition", "is_unset",
-    "not_run", "not_run_reason", "review_catalog", "shipped", "sources", "split_origin", "trusted",
-    "unavailable_reason",
+    "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
+    "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "CatalogReview", "FamilyMatch",
+    "FamilyRegistry", "LockedPackage", "ModelRegistry", "ModelSpec", "OptionSpec",
+    "PinSpec", "RecipeSpec", "RunsOnSpec", "SavedOptions", "UpstreamSpec", "clean_name",
+    "from_page", "is_definition", "is_unset", "normal_name", "not_run", "not_run_reason",
+    "review_catalog", "shipped", "sources", "split_origin", "trusted", "unavailable_reason",
 ]  # fmt: skip

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from lemonade.core.errors import MalformedRequest
+from lemonade.catalog.lock import LockedPackage, normal_name
+from lemonade.core.errors import BadSetting, MalformedRequest
 from lemonade.core.ids import BackendId
+from lemonade.core.units import parse_duration
+
+_MINOR_PYTHON: Final = re.compile(r"3\.\d+")
+_PROVIDED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 SlotPolicy = Literal["standard", "exclusive-npu", "coexist-by-type", "unmetered"]
 
@@ -46,6 +51,12 @@ class PinSpec(Declared):
             (an executable on PATH) or `path` (only what the operator configures).
         version: the pinned version; empty for `system` and `path`.
         packages: requirements for `pypi`, each pinned with `==`.
+        lock: for `pypi`, instead of `packages` and `sha256`: a file beside the descriptor with
+            every package, its version and the digests of its files.
+        locked: what is in it; filled in by whoever reads the descriptor.
+        provides: for `pypi`: distributions that are only said to be there, name and version, for
+            engines that ask for themselves by another name than the one they are published under.
+        python: for `pypi`: the versions of Python there are files for (`3.11`); empty is any.
         sha256: digest of the files we may fetch, by file name. For `pypi` of every one; for
             `github` it may be left out, then the digest that the release publishes holds.
         executable: the program's name; for `github` exactly one file of the archive has it.
@@ -59,6 +70,10 @@ class PinSpec(Declared):
     source: Literal["github", "pypi", "system", "path"]
     version: str = ""
     packages: tuple[str, ...] = ()
+    lock: str = ""
+    locked: tuple[LockedPackage, ...] = ()
+    provides: dict[str, str] = Field(default_factory=dict)
+    python: tuple[str, ...] = ()
     sha256: dict[str, str] = Field(default_factory=dict)
     executable: str = ""
     release_url: str = ""
@@ -76,6 +91,42 @@ class PinSpec(Declared):
     def versions(self) -> tuple[str, ...]:
         """The pinned versions, on whatever machine."""
         return tuple(dict.fromkeys((self.version, *self.base_for.values())))
+
+    @model_validator(mode="after")
+    def _packages_are_pinned_once(self) -> Self:
+        given = {
+            "lock": bool(self.lock),
+            "provides": bool(self.provides),
+            "python": bool(self.python),
+        }
+        if self.source != "pypi":
+            for key in (key for key, there in given.items() if there):
+                raise ValueError(f"'{key}' means something for the source pypi only")
+        if self.locked:
+            raise ValueError("'locked' is what the file 'lock' holds; it cannot be given")
+        if self.lock and (self.packages or self.sha256):
+            raise ValueError("'lock' says what 'packages' and 'sha256' would; give one of them")
+        if "/" in self.lock or "\\" in self.lock:
+            raise ValueError("'lock' must be the name of a file beside this one")
+        for python in self.python:
+            if not _MINOR_PYTHON.fullmatch(python):
+                raise ValueError(f"'{python}' is no version of Python as in 3.11")
+        for word in (*self.provides, *self.provides.values()):
+            if not _PROVIDED.fullmatch(word):
+                raise ValueError(f"'{word}' in 'provides' is no name or version")
+        return self
+
+    def with_lock(self, locked: tuple[LockedPackage, ...]) -> Self:
+        """The same with what its lock holds.
+
+        Raises:
+            ValueError: what it provides is among the packages.
+        """
+        names = {package.name for package in locked}
+        for name in self.provides:
+            if normal_name(name) in names:
+                raise ValueError(f"{name} is one of its packages, so it need not be provided")
+        return self.model_copy(update={"locked": locked})
 
     @model_validator(mode="after")
     def _a_release_is_whole(self) -> Self:
@@ -145,11 +196,21 @@ class BundleSpec(Declared):
         argv: the program and its fixed first arguments. Placeholders: `{python}` (interpreter of
             the private environment), `{overlay}` (folder of files shipped beside the descriptor,
             `backends/<stem>.overlay`), `{executable}`, `{folder}` (where the executable is).
-        smoke: further arguments that make it print its version and exit with 0.
+        smoke: further arguments that make it print something about itself and exit with 0.
+        smoke_within: how long that may take, seconds.
     """
 
     argv: tuple[str, ...]
     smoke: tuple[str, ...] = ("--version",)
+    smoke_within: float = 60.0
+
+    @field_validator("smoke_within", mode="before")
+    @classmethod
+    def _duration(cls, value: str | float) -> float:
+        try:
+            return parse_duration(value)
+        except BadSetting as error:
+            raise ValueError(str(error)) from error
 
 
 class BackendSpec(Declared):
@@ -171,6 +232,8 @@ class BackendSpec(Declared):
         channel_setting: key of `config.json` that names the channel.
         files: SHA-256 of files beside the descriptor that belong to it, by their path from its
             folder.
+        defaults: the same, but where the server was started with a variable of that name, its
+            value holds.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -186,6 +249,7 @@ class BackendSpec(Declared):
     runs_on: tuple[RunsOnSpec, ...]
     bundle: BundleSpec
     environment: dict[str, str] = Field(default_factory=dict)
+    defaults: dict[str, str] = Field(default_factory=dict)
     channels: dict[str, ChannelSpec] = Field(default_factory=dict)
     channel_setting: str = ""
     files: dict[str, str] = Field(default_factory=dict)

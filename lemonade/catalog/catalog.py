@@ -8,10 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self, TypeVar
 
-from lemonade.catalog.backend import BackendSpec
+from lemonade.catalog.backend import BackendSpec, PinSpec
 from lemonade.catalog.builtin import MODELS_FILE, read_models
 from lemonade.catalog.companions import check_files
 from lemonade.catalog.families import FamilyRegistry
+from lemonade.catalog.lock import read_lock
 from lemonade.catalog.model import ModelSpec
 from lemonade.catalog.reading import bad, read_toml, validated
 from lemonade.catalog.recipe import RecipeSpec
@@ -67,7 +68,7 @@ class Catalog:
         backends = _read(sources, "backends", BackendSpec, files, trust)
         for recipe in recipes.values():
             _check_recipe(recipe, files[recipe.id], recipes.values())
-        for backend in backends.values():
+        for backend in tuple(backends.values()):
             if backend.backend_id.recipe not in recipes:
                 raise bad(
                     files[backend.id],
@@ -77,6 +78,7 @@ class Catalog:
             path = files[backend.id]
             check_backend(backend, path)
             check_files(backend, path, complete=trust.covers(path))
+            backends[backend.id] = _with_locks(backend, path)
         models: dict[str, ModelSpec] = {}
         for path in sources.documents(MODELS_FILE):
             models.update(read_models(path, recipes, trust.check))
@@ -203,6 +205,24 @@ def _read(
             log.info("%s replaces %s.", path, files[name])
         specs[name], origin[name], files[name] = spec, root, path
     return specs
+
+
+def _with_locks(backend: BackendSpec, path: Path) -> BackendSpec:
+    """The backend with the packages that files beside its descriptor name."""
+
+    def read(pin: PinSpec, *where: str) -> PinSpec:
+        if not pin.lock:
+            return pin
+        try:
+            return pin.with_lock(read_lock(path.with_name(pin.lock)))
+        except ValueError as error:
+            raise bad(path, (*where, "pin", "provides"), str(error)) from error
+
+    channels = {
+        name: channel.model_copy(update={"pin": read(channel.pin, "channels", name)})
+        for name, channel in backend.channels.items()
+    }
+    return backend.model_copy(update={"pin": read(backend.pin), "channels": channels})
 
 
 def _check_recipe(recipe: RecipeSpec, path: Path, all_recipes: Iterable[RecipeSpec]) -> None:

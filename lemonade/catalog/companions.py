@@ -34,7 +34,7 @@ def check_files(spec: BackendSpec, path: Path, *, complete: bool) -> None:
             raise bad(path, ("files", name), reason) from error
         if found != digest:
             raise bad(path, ("files", name), f"the file has another SHA-256: {found}")
-    for name in _companions(path) if complete else ():
+    for name in _companions(spec, path) if complete else ():
         if name not in spec.files:
             raise bad(
                 path,
@@ -43,8 +43,10 @@ def check_files(spec: BackendSpec, path: Path, *, complete: bool) -> None:
             )
 
 
-def _companions(path: Path) -> Iterator[str]:
+def _companions(spec: BackendSpec, path: Path) -> Iterator[str]:
     """Everything but real folders, by its path from the descriptor's folder."""
+    pins = (spec.pin, *(channel.pin for channel in spec.channels.values()))
+    yield from sorted({pin.lock for pin in pins if pin.lock})
     overlay = overlay_beside(path)
     for found in sorted(overlay.rglob("*")):
         if found.is_symlink() or not found.is_dir():

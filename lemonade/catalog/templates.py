@@ -89,10 +89,12 @@ def check_backend(spec: BackendSpec, path: Path) -> None:
     allowed = _OF_SOURCE[spec.pin.source]
     _check(path, ("bundle", "argv"), spec.bundle.argv, allowed)
     _check(path, ("bundle", "smoke"), spec.bundle.smoke, allowed)
-    for name, value in spec.environment.items():
-        _check(path, ("environment", name), (value,), allowed)
+    for table, variables in (("environment", spec.environment), ("defaults", spec.defaults)):
+        for name, value in variables.items():
+            _check(path, (table, name), (value,), allowed)
     _check_release(spec, path)
-    words = (*spec.bundle.argv, *spec.bundle.smoke, *spec.environment.values())
+    values = (*spec.environment.values(), *spec.defaults.values())
+    words = (*spec.bundle.argv, *spec.bundle.smoke, *values)
     overlay = overlay_beside(path)
     if any("overlay" in placeholders(word) for word in words) and not overlay.is_dir():
         raise bad(

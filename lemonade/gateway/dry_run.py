@@ -59,7 +59,7 @@ def _described(
         "arch": arch,
         "repo": pin.repository,
         "version": release.tag if release is not None else plan.version,
-        "filename": resolved.files[0].name if release is None else release.asset.name,
+        "filename": release.asset.name if release is not None else _first_name(resolved),
         "url": resolved.files[0].url if resolved.files else "",
         "supports_split_archive": release is not None and release.asset.parts,
         "supported": verdict.supported,
@@ -67,7 +67,7 @@ def _described(
         "source": pin.source,
         "pin": selection.kind.value,
         "made_for": plan.made_for,
-        "packages": list(plan.packages),
+        "packages": [*plan.packages, *(f"{one.name}=={one.version}" for one in plan.locked)],
         "assets": [
             {
                 "name": file.name,
@@ -95,3 +95,8 @@ def _described(
         },
         "steps": list(plan.steps),
     }
+
+
+def _first_name(resolved: ResolvedPlan) -> str:
+    """The first file of packages; empty where only pip will know what they are called."""
+    return resolved.files[0].name if resolved.files else ""

@@ -28,6 +28,7 @@ from urllib.parse import unquote
 from lemonade.core.errors import NoSpace, SetupFailed
 from lemonade.core.progress import ProgressListener
 from lemonade.installer.pip_output import PipReader, explain, step
+from lemonade.installer.python import find_python, wheels_in
 from lemonade.installer.receipts import Package
 from lemonade.planning.install import InstallPlan
 
@@ -54,19 +55,23 @@ _MISSING: Final = re.compile(r"error while loading shared libraries: ([^:\s]+)")
 _FOR_CHECKS: Final = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"})
 
 
-async def create_environment(venv: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+async def create_environment(
+    venv: Path, environ: Mapping[str, str], pythons: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Make an environment without packages; returns the command that is its pip.
 
     The pip of the Python we run in installs into it, which is quicker and newer; if there is none,
-    the environment gets its own.
+    the environment gets its own. It is an environment of the same Python, unless `pythons` names
+    others (`3.11`): then of the first of these that is on PATH.
 
     Raises:
         SetupFailed, NoSpace: it cannot be made.
     """
+    python = find_python(pythons, environ)
     own_pip = importlib.util.find_spec("pip") is not None
     options = ("--without-pip",) if own_pip else ()
     lines: deque[str] = deque(maxlen=_LAST_LINES)
-    command = (sys.executable, "-I", "-m", "venv", *options, str(venv))
+    command = (python, "-I", "-m", "venv", *options, str(venv))
     status = await _run(command, _own(environ), lines.append, within=_CREATE_WITHIN)
     if status != 0:
         text = "\n".join(lines)
@@ -78,7 +83,7 @@ async def create_environment(venv: Path, environ: Mapping[str, str]) -> tuple[st
                 facts=facts,
             )
         raise SetupFailed(
-            f"A Python environment could not be made with {sys.executable}.",
+            f"A Python environment could not be made with {python}.",
             remedy="Install the package that has Python's venv module (python3-venv on Debian).",
             facts=facts,
         )
@@ -99,6 +104,7 @@ async def install_packages(
     `pip` is what `create_environment` returned; `scratch` a folder for what pip puts down in
     between, for the caller to remove. In `environ`, `LEMONADE_WHEELS` is a folder that is looked
     into first and `LEMONADE_PYPI_URL` the index to use; without it pip's configuration decides.
+    `LEMONADE_PYPI_EXTRA_URL` names further indexes.
 
     Raises:
         ChecksumMismatch, DownloadFailed, NoSpace, SetupFailed: pip failed; `facts["last_lines"]`.
@@ -130,11 +136,15 @@ async def install_packages(
 
 
 async def check(
-    argv: Sequence[str], environ: Mapping[str, str], declared: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    declared: Mapping[str, str] | None = None,
+    *,
+    within: float = _SMOKE_WITHIN,
 ) -> str:
     """Run a program that shall print its version and end; returns what it printed.
 
-    `declared` are variables it is given besides.
+    `declared` are variables it is given besides; after `within` seconds it is killed.
 
     Raises:
         SetupFailed: it did not start, or did not end well in time.
@@ -144,7 +154,7 @@ async def check(
     env |= declared or {}
     shown = " ".join(argv)
     try:
-        status = await _run(argv, env, lines.append, within=_SMOKE_WITHIN)
+        status = await _run(argv, env, lines.append, within=within)
     except OSError as error:
         raise SetupFailed(
             f"`{shown}` cannot be started: {error.strerror or error}.",
@@ -263,17 +273,27 @@ def _sources(plan: InstallPlan, environ: Mapping[str, str]) -> Iterator[str]:
     folder = environ.get("LEMONADE_WHEELS", "")
     if folder and Path(folder).is_dir():
         yield f"--find-links={folder}"
-        if all(_holds(Path(folder), plan, package) for package in plan.packages):
+        if _holds_all(Path(folder), plan):
             yield "--no-index"
             return
     if index := environ.get("LEMONADE_PYPI_URL"):
         yield f"--index-url={index}"
+    for index in environ.get("LEMONADE_PYPI_EXTRA_URL", "").split():
+        yield f"--extra-index-url={index}"
 
 
 def _local_sizes(plan: InstallPlan, environ: Mapping[str, str]) -> dict[str, int]:
     folder = Path(environ.get("LEMONADE_WHEELS") or os.devnull)
     files = (folder / file for file in plan.files)
-    return {file.name: file.stat().st_size for file in files if file.is_file()}
+    wheels = folder.glob("*.whl") if plan.locked else ()
+    return {file.name: file.stat().st_size for file in (*files, *wheels) if file.is_file()}
+
+
+def _holds_all(folder: Path, plan: InstallPlan) -> bool:
+    there = set(wheels_in(folder)) if plan.locked else set()
+    return all((package.name, package.version) in there for package in plan.locked) and all(
+        _holds(folder, plan, package) for package in plan.packages
+    )
 
 
 def _holds(folder: Path, plan: InstallPlan, package: str) -> bool:

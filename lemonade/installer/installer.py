@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import platform
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
@@ -38,6 +37,7 @@ from lemonade.installer.bundles import VENV, Bundles, bundle_of
 from lemonade.installer.environments import check, create_environment, install_packages
 from lemonade.installer.fetch import Patience
 from lemonade.installer.pip_output import step
+from lemonade.installer.python import finish_environment
 from lemonade.installer.receipts import Package, Receipt, now, read_receipt
 from lemonade.installer.release_build import ReleaseBuilder, downloads_of
 from lemonade.installer.resolving import ResolvedPlan, resolve
@@ -271,11 +271,11 @@ class Installer(TaskOwner):
             last = builder.last_step("check")
         else:
             listen(step(1))
-            pip = await create_environment(staging / VENV, self._environ)
+            pip = await create_environment(staging / VENV, self._environ, plan.python)
             scratch = staging / "scratch"
             packages = await install_packages(pip, plan, scratch, self._environ, listen)
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
-            python = platform.python_version()
+            python = await asyncio.to_thread(finish_environment, staging / VENV, plan.provides)
             last = step(4)
         listen(last)
         receipt = Receipt(
@@ -289,7 +289,7 @@ class Installer(TaskOwner):
         if there is None:
             raise SetupFailed(f"{plan.backend} {plan.version} was fetched without its program.")
         overlay = str(self._overlay_of(plan.backend))
-        declared = plan.release.environment if plan.release is not None else {}
+        declared = plan.environment
         names, values = list(declared), tuple(declared.values())
         filled = bundle_of(receipt, plan.backend, staging, values)
         variables = filled.argv if filled is not None else ()
@@ -301,6 +301,7 @@ class Installer(TaskOwner):
                     name: value.replace("{overlay}", overlay)
                     for name, value in zip(names, variables, strict=True)
                 },
+                within=plan.smoke_within,
             )
         except SetupFailed as error:
             raise SetupFailed(

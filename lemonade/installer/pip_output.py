@@ -27,6 +27,8 @@ STEPS: Final = ("create environment", "fetch", "install", "check")
 _FILE: Final = re.compile(r"\s*(?:Downloading|Using cached|Processing)\s+(\S+)")
 _BYTES: Final = re.compile(r"Progress (\d+) of (\d+)\s*\Z")
 
+_MISSING: Final = re.compile(r"No matching distribution found for (\S+)")
+
 _DISK: Final = (
     "No space left on device",
     "Disk quota exceeded",
@@ -112,7 +114,15 @@ def explain(what: str, lines: Sequence[str], status: int) -> InstallError:
             "LEMONADE_WHEELS.",
             facts=facts,
         )
-    if "No matching distribution found" in text or "is not a supported wheel" in text:
+    if (missing := _MISSING.search(text)) and "+" in missing[1]:
+        return DownloadFailed(
+            f"{what} needs {missing[1]}, a build that the package index does not have for this "
+            "machine and this Python.",
+            remedy="Name the index of its makers in LEMONADE_PYPI_EXTRA_URL, or put the wheel "
+            "into a folder and name that in LEMONADE_WHEELS.",
+            facts=facts,
+        )
+    if missing or "is not a supported wheel" in text:
         return DownloadFailed(
             f"The package index has no file of {what} for this machine and this Python.",
             remedy="Name an index that has it in LEMONADE_PYPI_URL, or a folder of wheels in "

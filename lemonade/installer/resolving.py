@@ -87,7 +87,7 @@ async def resolve(
     unknown, unreachable = "", False
     if plan.release is None:
         files = await asyncio.to_thread(_packages, plan, environ)
-        if not all(file.size_bytes for file in files):
+        if plan.locked or not all(file.size_bytes for file in files):
             unknown = "the package index says how large its files are when they are fetched."
     elif not online:
         files, unknown = await asyncio.to_thread(_planned, plan.release, root, environ), _OFFLINE

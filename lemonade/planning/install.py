@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from lemonade.catalog.backend import BackendSpec
+from lemonade.catalog.lock import LockedPackage, normal_name
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import BadDescriptor, UnsupportedHere
 from lemonade.core.ids import BackendId
@@ -44,6 +45,12 @@ class InstallPlan:
         runs_here: whether this machine can run it; if not, somebody insists on having it.
         keeps: other versions that are installed, and stay.
         verdict: whether it runs on the machine it was planned for.
+        locked: for a private environment, instead of `packages` and `sha256`: every package with
+            the digests of its files.
+        provides: distributions that are only said to be there, name and version.
+        python: the versions of Python the environment may have; empty is any.
+        environment: variables for the program; same placeholders as its command line.
+        smoke_within: how long the start with `smoke` may take, seconds.
     """
 
     backend: BackendId
@@ -60,6 +67,11 @@ class InstallPlan:
     runs_here: bool = True
     keeps: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    locked: tuple[LockedPackage, ...] = ()
+    provides: Mapping[str, str] = field(default_factory=dict)
+    python: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    smoke_within: float = 60.0
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -71,12 +83,12 @@ class InstallPlan:
 
     def requirements(self) -> str:
         """The lines of a requirements file for `pip install --require-hashes`."""
-        lines = []
+        lines = [package.requirement() for package in self.locked]
         for package in self.packages:
             digests = sorted(
                 digest
                 for file, digest in self.sha256.items()
-                if _normal(file.partition("-")[0]) == _project(package)
+                if normal_name(file.partition("-")[0]) == _project(package)
             )
             lines.append(" ".join([package, *(f"--hash=sha256:{digest}" for digest in digests)]))
         return "\n".join(lines) + "\n"
@@ -129,13 +141,23 @@ def plan_install(
         runs_here=verdict.supported,
         keeps=tuple(one.version for one in present if one.version != version),
         verdict=verdict,
+        locked=spec.pin.locked,
+        provides=dict(spec.pin.provides),
+        python=spec.pin.python,
+        environment={**spec.defaults, **spec.environment},
+        smoke_within=spec.bundle.smoke_within,
     )
 
 
 def _check_digests(spec: BackendSpec) -> None:
+    if not spec.pin.packages and not spec.pin.locked:
+        raise BadDescriptor(
+            f"{spec.id}: pin names no packages.",
+            remedy="Give 'packages' with 'sha256', or a 'lock'.",
+        )
     for package in spec.pin.packages:
         if not any(
-            _normal(file.partition("-")[0]) == _project(package) for file in spec.pin.sha256
+            normal_name(file.partition("-")[0]) == _project(package) for file in spec.pin.sha256
         ):
             raise BadDescriptor(
                 f"{spec.id}: pin.sha256 has no file of {package}.",
@@ -157,9 +179,4 @@ def _suits(file: str, machine: Machine) -> bool:
 
 def _project(requirement: str) -> str:
     match = _NAME.match(requirement)
-    return _normal(match[0]) if match else ""
-
-
-def _normal(name: str) -> str:
-    """A project's name as package indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return normal_name(match[0]) if match else ""

@@ -177,6 +177,8 @@ def _environment(facts: LaunchFacts) -> dict[str, str]:
     for declared in (facts.recipe.environment, facts.backend.environment):
         for name, value in declared.items():
             env[name] = _filled((value,), words, facts)[0]
+    for name, value in facts.backend.defaults.items():
+        env[name] = facts.environ.get(name) or _filled((value,), words, facts)[0]
     if facts.api_key and facts.recipe.upstream.api_key_env:
         env[facts.recipe.upstream.api_key_env] = facts.api_key
     return env

@@ -172,7 +172,7 @@ def test_the_machine_and_its_recipes(server: Serving) -> None:
     storage = info["model_storage"]
     assert 0 < storage["free_bytes"] <= storage["total_bytes"]
     assert "llamacpp" not in info["unavailable_recipes"]
-    assert "vllm" in info["unavailable_recipes"]
+    assert "sd-cpp" in info["unavailable_recipes"]
 
     recipe = info["recipes"]["llamacpp"]
     assert recipe["default_backend"] == "wheel"

@@ -76,6 +76,12 @@ def test_what_is_fetched_is_pinned(backend):
         assert backend.pin.executable
         return
     assert backend.pin.version
+    if backend.pin.lock:
+        assert backend.pin.lock == f"{backend.backend_id.file_stem}.lock"
+        assert backend.pin.python, "it was resolved for some versions of Python"
+        engine = [p for p in backend.pin.locked if p.version == backend.pin.version]
+        assert engine, "the engine itself, in the version that the bundle is called after"
+        return
     assert backend.pin.packages
     for package in backend.pin.packages:
         name, pinned, _ = package.partition("==")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 PATIENCE = 30.0
 
@@ -39,7 +40,7 @@ def serving(folder: Path) -> Iterator[Index]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            name = self.path.rstrip("/").rpartition("/")[2]
+            name = unquote(self.path.rstrip("/").rpartition("/")[2])
             file = index.folder / name
             if file.suffix == ".whl" and file.is_file():
                 self._send_file(file)

@@ -41,6 +41,10 @@ slots = "{slots}"
 ready = "/health"
 ready_within = "{ready_within}"
 stop_grace = "1s"
+phases = [
+  {{ name = "weights", pattern = "weights (?P<percent>[0-9]+) %" }},
+  {{ name = "warm-up", pattern = "warming up" }},
+]
 
 [upstream.operations]
 chat = "/v1/chat/completions"

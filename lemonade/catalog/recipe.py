@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -31,12 +32,36 @@ def _seconds(value: str | float) -> float:
         raise ValueError(str(error)) from error
 
 
+class PhaseSpec(Declared):
+    """What an engine prints when its start comes to a phase.
+
+    Attributes:
+        name: one word for people: `weights`, `compile`, `warm-up`.
+        pattern: a regular expression searched in each line. Its groups `percent`, or `done` and
+            `total`, say how far the phase is.
+    """
+
+    name: str
+    pattern: str
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"it is not a regular expression ({error})") from error
+        return value
+
+
 class UpstreamSpec(Declared):
     """How a child of this recipe is spoken to.
 
     Attributes:
         ready: path that answers 200 when the child may be used.
-        ready_within: limit of a start, seconds.
+        ready_within: limit of a start, seconds, however hard it works.
+        stall_timeout: how long a start may show no sign of work, seconds.
+        phases: how its output tells where a start is; the first that fits a line counts.
         stop_grace: between SIGTERM and SIGKILL, seconds.
         on_parent_death: signal a child gets when we die.
         api_key_env: variable through which the child is given its own random key; empty if the
@@ -48,7 +73,9 @@ class UpstreamSpec(Declared):
     """
 
     ready: str
-    ready_within: float = 600.0
+    ready_within: float = 3600.0
+    stall_timeout: float = 120.0
+    phases: tuple[PhaseSpec, ...] = ()
     stop_grace: float = 5.0
     on_parent_death: Literal["TERM", "KILL"] = "KILL"
     api_key_env: str = ""
@@ -56,7 +83,7 @@ class UpstreamSpec(Declared):
     operations: dict[Operation, str]
     usage: Literal["openai", "llama-timings"] = "openai"
 
-    @field_validator("ready_within", "stop_grace", mode="before")
+    @field_validator("ready_within", "stall_timeout", "stop_grace", mode="before")
     @classmethod
     def _durations(cls, value: str | float) -> float:
         return _seconds(value)

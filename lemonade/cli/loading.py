@@ -7,13 +7,14 @@ interrupted: the server keeps what is complete, and the next run goes on from th
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lemonade.cli.progress import follow
 from lemonade.cli.render import is_terminal, note, out
 from lemonade.client import LemonadeClient
 from lemonade.core.inference import JsonObject
+from lemonade.core.progress import Progress
 
 
 def make_ready(
@@ -44,8 +45,14 @@ def make_ready(
     model = client.model(name)
     fetch(client, model, name, quiet=quiet)
     ensure_engine(client, str(model.get("recipe") or ""), options or {}, quiet=quiet)
-    with working(f"Loading model: {name}", quiet=quiet):
-        return client.load(name, options=options, save_options=save_options, pinned=pinned)
+    with working(f"Loading model: {name}", quiet=quiet) as tell:
+        return client.load(
+            name,
+            options=options,
+            save_options=save_options,
+            pinned=pinned,
+            listen=lambda progress: tell(_phase(progress)),
+        )
 
 
 def make_available(client: LemonadeClient, name: str) -> None:
@@ -90,18 +97,39 @@ def ensure_engine(
     return variant, True
 
 
+def _phase(progress: Progress) -> str:
+    """Where the start of an engine is; or what is still being fetched for it."""
+    if not progress.phase:
+        return f"fetching {progress.file}"
+    known = progress.phase_percent is not None
+    return f"{progress.phase} {progress.phase_percent} %" if known else progress.phase
+
+
 @contextmanager
-def working(what: str, *, quiet: bool = False) -> Iterator[None]:
-    """Say what is being done while it is: a spinner on a terminal, a line elsewhere."""
+def working(what: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Say what is being done while it is: a spinner on a terminal, a line elsewhere.
+
+    What is yielded takes a few words on how far it is: beside the spinner they are replaced, as
+    lines they are printed when the first of them changes.
+    """
     if not is_terminal_for(quiet=quiet):
-        (note if quiet else out)(what)
-        yield
+        say = note if quiet else out
+        say(what)
+        last = ""
+
+        def print_change(words: str) -> None:
+            nonlocal last
+            if words.split()[:1] != last.split()[:1]:
+                say(f"  {words}")
+            last = words
+
+        yield print_change
         return
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=quiet).status(escape(what)):
-        yield
+    with Console(stderr=quiet).status(escape(what)) as status:
+        yield lambda words: status.update(escape(f"{what} ({words})"))
 
 
 def is_terminal_for(*, quiet: bool) -> bool:

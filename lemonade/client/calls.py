@@ -14,10 +14,10 @@ from urllib.parse import quote
 import requests
 
 from lemonade.client.replies import refusal
-from lemonade.client.streams import ChatDelta, read_answer, read_chat, read_transfer
+from lemonade.client.streams import ChatDelta, read_answer, read_chat, read_result, read_transfer
 from lemonade.core.errors import ConnectionLost, NotAuthorised, ServerUnreachable
 from lemonade.core.inference import JsonObject
-from lemonade.core.progress import Progress
+from lemonade.core.progress import Progress, ProgressListener
 
 _CONNECT_WITHIN: Final = 30.0
 _READ_WITHIN: Final = 30.0
@@ -148,6 +148,7 @@ class LemonadeClient:
         options: JsonObject | None = None,
         save_options: bool = False,
         pinned: bool | None = None,
+        listen: ProgressListener | None = None,
     ) -> JsonObject:
         """Load a model and wait until it can answer.
 
@@ -156,11 +157,18 @@ class LemonadeClient:
             options: of its recipe; only those given override what is saved.
             save_options: keep `options` for later loads.
             pinned: protect it from eviction; None leaves that as it is.
+            listen: told how it goes on, if the server can tell.
         """
         body = {**(options or {}), "model_name": name, "save_options": save_options}
         if pinned is not None:
             body["pinned"] = pinned
-        return self._json("POST", f"{_API}/load", body=body, timeout=_LONG_WITHIN)
+        if listen is None:
+            return self._json("POST", f"{_API}/load", body=body, timeout=_LONG_WITHIN)
+        body["stream"] = True
+        with self._open("POST", f"{_API}/load", body=body, timeout=_LONG_WITHIN) as response:
+            if "event-stream" in response.headers.get("Content-Type", ""):
+                return read_result(_chunks(response), listen)
+            return _read_json(response) or {}
 
     def unload(self, name: str | None = None) -> JsonObject:
         """Unload a model, or all of them."""

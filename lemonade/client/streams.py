@@ -14,7 +14,7 @@ from typing import Any
 from lemonade.client.replies import refusal
 from lemonade.core.errors import ConnectionLost
 from lemonade.core.inference import JsonObject
-from lemonade.core.progress import Progress
+from lemonade.core.progress import Progress, ProgressListener
 from lemonade.core.sse import SseEvent, SseReader
 
 
@@ -55,6 +55,26 @@ def read_transfer(chunks: Iterable[bytes]) -> Iterator[Progress]:
     raise ConnectionLost(
         "The connection ended before the server said that it was done.",
         remedy="Run the same command again: what is already there is kept.",
+    )
+
+
+def read_result(chunks: Iterable[bytes], listen: ProgressListener) -> JsonObject:
+    """What an operation came to; `listen` hears of its progress.
+
+    Raises:
+        ServerRefused: the server said `error`.
+        ConnectionLost: the stream ended before it was complete.
+    """
+    for event in _events(chunks):
+        data = _decode(event.data)
+        if event.name == "error" or "error" in data:
+            raise refusal(200, data)
+        if event.name == "complete":
+            return data
+        listen(_progress(data, complete=False))
+    raise ConnectionLost(
+        "The connection ended before the server said that it was done.",
+        remedy="`lemonade ps` shows what became of it.",
     )
 
 
@@ -125,4 +145,6 @@ def _progress(data: JsonObject, *, complete: bool) -> Progress:
         total_download_size=whole("total_download_size"),
         bytes_previously_downloaded=whole("bytes_previously_downloaded"),
         complete=complete,
+        phase=str(data.get("phase") or ""),
+        phase_percent=whole("phase_percent") if data.get("phase_percent") is not None else None,
     )

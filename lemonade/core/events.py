@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lemonade.core.ids import BackendId, ChildId
 from lemonade.core.inference import Operation, Usage
-from lemonade.core.process import ExitReport
+from lemonade.core.process import ExitReport, StartStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,15 @@ class ChildSpawned(Event):
     name: str
     pid: int
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildProgressed(Event):
+    """A start has come further."""
+
+    child: ChildId
+    name: str
+    step: StartStep
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,36 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Milestone:
+    """What a start prints when it comes to a phase.
+
+    Attributes:
+        phase: one word for people: `weights`, `compile`, `warm-up`.
+        pattern: a regular expression searched in each line. Its groups `percent`, or `done` and
+            `total`, say how far the phase is.
+    """
+
+    phase: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartStep:
+    """Where a start is.
+
+    Attributes:
+        phase: the milestone passed last; empty before the first.
+        percent: how far that is; `None` if nobody says.
+    """
+
+    phase: str = ""
+    percent: int | None = None
+
+    def __str__(self) -> str:
+        return self.phase if self.percent is None else f"{self.phase} {self.percent} %"
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeSpec:
     """How readiness is asked for. Times are seconds.
 
@@ -36,14 +66,18 @@ class ProbeSpec:
         path: HTTP path that answers 200 when the child may be used.
         interval: pause between two probes while starting.
         timeout: limit of one probe.
-        ready_within: limit of the whole start.
+        ready_within: limit of the whole start, however hard it works.
+        stall_timeout: how long a start may show no sign of work; 0 leaves it to `ready_within`.
+        milestones: how its output tells where it is; the first that fits a line counts.
         patience: how many failed probes in a row make a ready child unhealthy.
     """
 
     path: str
     interval: float = 0.05
     timeout: float = 2.0
-    ready_within: float = 600.0
+    ready_within: float = 3600.0
+    stall_timeout: float = 120.0
+    milestones: tuple[Milestone, ...] = ()
     patience: int = 3
 
 

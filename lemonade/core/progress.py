@@ -19,6 +19,8 @@ class Progress:
         total_download_size: of all files; 0 when unknown.
         bytes_previously_downloaded: of the current file, there before this operation began.
         complete: whether the whole operation is done.
+        phase: what an engine that starts is doing; nothing is transferred then.
+        phase_percent: how far that is; `None` if nobody says.
     """
 
     file: str
@@ -29,19 +31,23 @@ class Progress:
     total_download_size: int = 0
     bytes_previously_downloaded: int = 0
     complete: bool = False
+    phase: str = ""
+    phase_percent: int | None = None
 
     @property
     def percent(self) -> int:
-        """0 to 100, of the current file."""
+        """0 to 100, of the current file, or of the phase."""
         if self.complete:
             return 100
+        if self.phase_percent is not None:
+            return self.phase_percent
         if self.bytes_total <= 0:
             return 0
         return min(100, 100 * self.bytes_downloaded // self.bytes_total)
 
     def as_json(self) -> dict[str, object]:
         """The keys of a `progress` frame (`spec` of Lemonade 11.7: pull and install over SSE)."""
-        return {
+        frame: dict[str, object] = {
             "file": self.file,
             "file_index": self.file_index,
             "total_files": self.total_files,
@@ -51,6 +57,9 @@ class Progress:
             "bytes_previously_downloaded": self.bytes_previously_downloaded,
             "percent": self.percent,
         }
+        if self.phase:
+            frame |= {"phase": self.phase, "phase_percent": self.phase_percent}
+        return frame
 
 
 ProgressListener = Callable[[Progress], None]

@@ -7,11 +7,14 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from lemonade.core.errors import MalformedRequest, NotLoaded
-from lemonade.core.inference import ModelType
+from lemonade.core.errors import LemonadeError, MalformedRequest, NotLoaded
+from lemonade.core.inference import JsonObject, ModelType
+from lemonade.core.progress import ProgressListener
+from lemonade.dialects import render_error
 from lemonade.gateway.bodies import field, flag, model_name, read_object
-from lemonade.gateway.errors import REQUESTED_MODEL, json_response
+from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
+from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Access, Route
 from lemonade.residency import LoadRequest, Phase, Resident, log_file_of
 
@@ -128,8 +131,11 @@ def describe_resident(resident: Resident) -> dict[str, Any]:
     return row
 
 
-async def load(request: web.Request) -> web.Response:
-    """Load with options; `save_options` keeps them for later loads."""
+async def load(request: web.Request) -> web.StreamResponse:
+    """Load with options; `save_options` keeps them for later loads.
+
+    With `stream`, events tell how it goes on: what is fetched, then the phases of the start.
+    """
     parts = parts_of(request)
     body = await read_object(request)
     name = request[REQUESTED_MODEL] = model_name(body, "model_name")
@@ -137,18 +143,26 @@ async def load(request: web.Request) -> web.Response:
     pinned = field(body, "pinned", bool)
     save = flag(body, "save_options", default=False)
     spec = parts.registry.resolve(name)
-    resident = await parts.pool.load(name, LoadRequest(options, pinned))
-    if save:
-        await asyncio.to_thread(_save_options, parts, spec.canonical_name, options)
-    return json_response(
-        {
+
+    async def operate(listen: ProgressListener) -> JsonObject:
+        resident = await parts.pool.load(name, LoadRequest(options, pinned), listen=listen)
+        if save:
+            await asyncio.to_thread(_save_options, parts, spec.canonical_name, options)
+        return {
             "status": "success",
             "model_name": name,
             "checkpoint": spec.checkpoints.get("main", ""),
             "recipe": spec.recipe,
             "backend": resident.backend.id if resident.backend else "",
         }
-    )
+
+    def describe(error: LemonadeError) -> JsonObject:
+        return dict(render_error(error, status_of(error, "model"), shape="model"))
+
+    if flag(body, "stream", default=False):
+        parts.pool.check(name, LoadRequest(options, pinned))
+        return await stream_operation(request, operate, describe, tell_result=True)
+    return json_response(await operate(ignore))
 
 
 def _save_options(parts: Parts, key: str, options: dict[str, Any]) -> None:

@@ -38,8 +38,13 @@ async def stream_operation(
     request: web.Request,
     operate: Operate,
     describe: Callable[[LemonadeError], JsonObject],
+    *,
+    tell_result: bool = False,
 ) -> web.StreamResponse:
-    """Run a deed and send its progress as events; the status is 200 whatever comes of it."""
+    """Run a deed and send its progress as events; the status is 200 whatever comes of it.
+
+    The last event has the last progress, or with `tell_result` what the plain answer would be.
+    """
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream",
@@ -57,11 +62,12 @@ async def stream_operation(
         news.set()
 
     failed: LemonadeError | None = None
+    result: JsonObject = {}
 
     async def work() -> None:
-        nonlocal failed
+        nonlocal failed, result
         try:
-            await operate(listen)
+            result = await operate(listen)
         except LemonadeError as error:
             failed = error
         except Exception:  # the status is sent: an event must say it, and the log more
@@ -89,7 +95,11 @@ async def stream_operation(
         log.info("%s: %s", request.path, printable(failed.message))
         await response.write(render_event("error", describe(failed)))
     else:
-        final = {"status": "ok"} if last is None else {**last.as_json(), "percent": 100}
+        final = result if tell_result else _finished(last)
         await response.write(render_event("complete", final))
     await response.write_eof()
     return response
+
+
+def _finished(last: Progress | None) -> JsonObject:
+    return {"status": "ok"} if last is None else {**last.as_json(), "percent": 100}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import BadDescriptor, Incomplete
-from lemonade.core.process import ProbeSpec, ProcessSpec, StopPolicy
+from lemonade.core.process import Milestone, ProbeSpec, ProcessSpec, StopPolicy
 from lemonade.planning.argv import Argv, check_reserved, grammar_of, merge, split_leading
 from lemonade.planning.context import chosen_context
 from lemonade.planning.facts import LaunchFacts
@@ -60,7 +60,7 @@ def plan_launch(facts: LaunchFacts) -> ProcessSpec:
         env=_environment(facts),
         executable_root=facts.bundle.root,
         endpoint=facts.endpoint,
-        probe=ProbeSpec(path=upstream.ready, ready_within=upstream.ready_within),
+        probe=_probe(facts),
         stop=StopPolicy(
             grace=upstream.stop_grace,
             on_parent_death=signal.Signals[f"SIG{upstream.on_parent_death}"],
@@ -73,6 +73,21 @@ def plan_launch(facts: LaunchFacts) -> ProcessSpec:
             "model": facts.model.canonical_name,
         },
         secrets=secrets,
+    )
+
+
+def _probe(facts: LaunchFacts) -> ProbeSpec:
+    upstream, values = facts.recipe.upstream, facts.options.values
+
+    def seconds(option: str, default: float) -> float:
+        chosen = values.get(option)
+        return float(chosen) if isinstance(chosen, int | float) and chosen > 0 else default
+
+    return ProbeSpec(
+        path=upstream.ready,
+        ready_within=seconds("ready_timeout", upstream.ready_within),
+        stall_timeout=seconds("stall_timeout", upstream.stall_timeout),
+        milestones=tuple(Milestone(phase.name, phase.pattern) for phase in upstream.phases),
     )
 
 

@@ -60,6 +60,20 @@ COMMON_OPTIONS: Final = (
         help="How much longer than others the model may stay when memory runs short.",
     ),
     OptionSpec(
+        name="ready_timeout",
+        type="float",
+        default=0,
+        flag="--ready-timeout",
+        help="Seconds that a start may take at most; 0 leaves it to the recipe.",
+    ),
+    OptionSpec(
+        name="stall_timeout",
+        type="float",
+        default=0,
+        flag="--stall-timeout",
+        help="Seconds that a start may go without any sign of work; 0 leaves it to the recipe.",
+    ),
+    OptionSpec(
         name="pinned",
         type="bool",
         default=False,

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lemonade.core.process import StartStep
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.residency.resident import Resident
 
@@ -65,8 +66,18 @@ class Attempt:
         """Of those it evicted, do not load the unwanted ones again."""
         self.evicted[:] = [victim for victim in self.evicted if not unwanted(victim)]
 
+    def tell_step(self, step: StartStep) -> None:
+        """Where the engine's start is."""
+        self.resident.step = f"starting: {step}"
+        self._pass_on(
+            Progress(self.resident.served_name, phase=step.phase, phase_percent=step.percent)
+        )
+
     def tell(self, progress: Progress) -> None:
         """A `ProgressListener` that tells all others."""
         self.resident.step = f"fetching {progress.file}"
+        self._pass_on(progress)
+
+    def _pass_on(self, progress: Progress) -> None:
         for listener in tuple(self.listeners):
             listener(progress)

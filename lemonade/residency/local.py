@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from lemonade.core.errors import SpawnFailed, WouldNotDie
-from lemonade.core.process import Endpoint, ExitReport, ProcessSpec
+from lemonade.core.process import Endpoint, ExitReport, ProcessSpec, StartStep
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.supervisor import Child, Phase, Supervisor
 from lemonade.supervisor import PortLease as SupervisorPortLease
@@ -63,6 +63,10 @@ class LocalInstance:
     def ending(self) -> bool:
         """Whether its process has ended or was told to; what it started may still be there."""
         return self._child.phase not in (Phase.STARTING, Phase.READY, Phase.UNHEALTHY)
+
+    def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
+        """Tell where its start is."""
+        self._child.heed_steps(listen)
 
     async def ready(self) -> None:
         """Return when the probe has passed."""

@@ -6,10 +6,10 @@ supervisor elsewhere. Residency knows neither.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from lemonade.core.process import Endpoint, ExitReport, ProcessSpec
+from lemonade.core.process import Endpoint, ExitReport, ProcessSpec, StartStep
 from lemonade.upstream import Upstream
 
 
@@ -39,6 +39,10 @@ class Instance(Protocol):
     @property
     def ending(self) -> bool:
         """Whether it has ended, or is being ended: no new request can be answered."""
+        ...
+
+    def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
+        """Tell one listener where the start is, now and whenever that changes."""
         ...
 
     async def ready(self) -> None:

@@ -106,6 +106,16 @@ class Pool(TaskOwner):
             if lease is not None:
                 return lease
 
+    def check(self, name: str, request: LoadRequest) -> None:
+        """Plan a load and throw the plan away.
+
+        Raises:
+            LemonadeError: it would be refused; nothing is touched.
+        """
+        spec = self._registry.resolve(name)
+        self._check_open()
+        self._loader.plan(spec, self._registry.public_name(spec), request)
+
     async def load(
         self,
         name: str,
@@ -360,6 +370,7 @@ class Pool(TaskOwner):
             resident.step = "starting"
             instance, port = await self._loader.start(plan, ingredients)
             resident.instance = instance
+            instance.heed_steps(attempt.tell_step)
             await instance.ready()
             victims = self._confirmed(resident, victims)
         except asyncio.CancelledError:

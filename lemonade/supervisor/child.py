@@ -12,15 +12,20 @@ import asyncio
 import logging
 import signal as os_signals
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from lemonade.core.bus import Bus
 from lemonade.core.errors import LemonadeError, SpawnFailed
-from lemonade.core.events import ChildBecameReady, ChildBecameUnhealthy, ChildEnded
+from lemonade.core.events import (
+    ChildBecameReady,
+    ChildBecameUnhealthy,
+    ChildEnded,
+    ChildProgressed,
+)
 from lemonade.core.ids import ChildId
-from lemonade.core.process import ExitReport, ProcessSpec
+from lemonade.core.process import ExitReport, ProcessSpec, StartStep
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.entry import Entry
 from lemonade.supervisor.failures import not_ready, will_not_die
@@ -30,10 +35,11 @@ from lemonade.supervisor.ledger import Ledger, Owner, Record
 from lemonade.supervisor.logfile import LogFile, LogWriter
 from lemonade.supervisor.logs import Output, PipeReader
 from lemonade.supervisor.ports import taken_by_others
-from lemonade.supervisor.processes import ProcessFacts, send_signal
+from lemonade.supervisor.processes import Effort, ProcessFacts, effort_of, send_signal
 from lemonade.supervisor.spawn import Ending, Spawned
 from lemonade.supervisor.states import Action, ChildState, Phase, Signal, Step, begin, transition
 from lemonade.supervisor.stopping import Swept, sweep
+from lemonade.supervisor.vigil import Steps, Vigil
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +105,11 @@ class Child:
             if spec.log_file is not None
             else None
         )
+        self._steps = Steps(spec.probe.milestones, self._progressed)
+        self._output.heed = self._steps.heed if spec.probe.milestones else None
+        self._vigil = Vigil(spec.probe, self._effort, lambda: self._output.printed_bytes)
+        self._stalled = False
+        self._heed_step: Callable[[StartStep], None] | None = None
         self._entry = Entry(around.ledger, around.beside, self._record)
         self._health = HealthWatch(spec.probe, probe, self._is_stranger, around.watch_interval)
         self._loop = asyncio.get_running_loop()
@@ -136,6 +147,11 @@ class Child:
         return self._state.phase
 
     @property
+    def step(self) -> StartStep:
+        """Where its start is, as far as its output tells."""
+        return self._steps.current
+
+    @property
     def report(self) -> ExitReport | None:
         """How it ended; `None` before that."""
         return self._report
@@ -153,6 +169,12 @@ class Child:
         """The lines it prints from now on, until it is gone."""
         return self._output.follow()
 
+    def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
+        """Have one listener told where its start is, now and whenever that changes."""
+        self._heed_step = listen
+        if self.step != StartStep():
+            listen(self.step)
+
     async def ready(self) -> None:
         """Wait until it may be used.
 
@@ -164,7 +186,12 @@ class Child:
         if self._state.phase in (Phase.READY, Phase.UNHEALTHY):
             return
         raise not_ready(
-            self.spec, await self.ended(), too_late=self._too_late, was_ready=self._was_ready
+            self.spec,
+            await self.ended(),
+            too_late=self._too_late,
+            was_ready=self._was_ready,
+            stalled=self._stalled,
+            step=self.step,
         )
 
     async def ended(self) -> ExitReport:
@@ -236,11 +263,16 @@ class Child:
     async def _live(self, company: asyncio.TaskGroup) -> None:
         self._spawned.watch(self._take_note_of_exit)
         tasks = [company.create_task(self._health.run(self._tell))]
+        vigil = company.create_task(self._keep_vigil())
+        tasks.append(vigil)
         if self._writer is not None:
             tasks.append(company.create_task(self._writer.run()))
         await self._enter_in_ledger()
         while not self._state.phase.final:
             step = transition(self._state, await self._next_signal())
+            if step.state.phase is not Phase.STARTING:
+                vigil.cancel()
+                self._output.heed = None
             if step.state.phase.final:
                 for task in tasks:
                     task.cancel()
@@ -275,6 +307,21 @@ class Child:
                     self._begin_sweep(company)
                 case Action.SPAWN:  # its pool decides on another child; no restarts are given
                     raise AssertionError("A child is spawned once.")
+
+    async def _keep_vigil(self) -> None:
+        await self._vigil.watch()
+        if self._state.phase is Phase.STARTING:
+            self._stalled = True
+            self._tell(Signal.DEADLINE)
+
+    async def _effort(self) -> Effort:
+        known = [self._spawned.pid, *self.descendants]
+        return await self._around.beside.proc(effort_of, known)
+
+    def _progressed(self, step: StartStep) -> None:
+        self._around.bus.publish(ChildProgressed(self.id, self.spec.name, step))
+        if self._heed_step is not None:
+            self._heed_step(step)
 
     def _announce(self) -> None:
         name = self.spec.name
@@ -433,7 +480,7 @@ class Child:
         self._state = final
         self._settled.set()
         self._over.set()
-        as_wanted = report.expected and not self._too_late
+        as_wanted = report.expected and not (self._too_late or self._stalled)
         level = logging.ERROR if survivors else logging.INFO if as_wanted else logging.WARNING
         log.log(level, "%s %s%s", self.spec.name, report.sentence(), _remains(report))
         self._around.bus.publish(ChildEnded(self.id, self.spec.name, report))

@@ -9,14 +9,21 @@ from __future__ import annotations
 from typing import Final
 
 from lemonade.core.errors import ChildError, ExitedWhileStarting, NeverReady, WouldNotDie
-from lemonade.core.process import ExitReport, ProcessSpec
+from lemonade.core.process import ExitReport, ProcessSpec, StartStep
 
 _QUOTED_LINES: Final = 6
 _QUOTED_CHARACTERS: Final = 300
+_BEGINNING: Final = StartStep()
 
 
 def not_ready(
-    spec: ProcessSpec, report: ExitReport, *, too_late: bool, was_ready: bool
+    spec: ProcessSpec,
+    report: ExitReport,
+    *,
+    too_late: bool,
+    was_ready: bool,
+    stalled: bool = False,
+    step: StartStep = _BEGINNING,
 ) -> ChildError:
     """Why `Child.ready` cannot return.
 
@@ -25,15 +32,30 @@ def not_ready(
         report: how it ended.
         too_late: it was ended by us because its time to start was over.
         was_ready: it had been ready before it ended.
+        stalled: it was ended by us because it showed no sign of work any more.
+        step: where its start was last.
     """
     facts = _facts(report)
+    if str(step):
+        facts["phase"] = step.phase
+    if stalled:
+        patience = spec.probe.stall_timeout
+        during = f" during '{step}'" if str(step) else ""
+        return NeverReady(
+            f"{spec.name}: the engine did nothing for {patience:g} s{during} (it printed, "
+            f"computed and read nothing) and was ended after {report.lived:.0f} s."
+            f"{_quoted(report)}",
+            remedy="It hangs. If it was waiting for something slow, allow it more with the option "
+            "stall_timeout; `lemonade logs` shows all it printed.",
+            facts={**facts, "stall_timeout": patience},
+        )
     if too_late:
         limit = spec.probe.ready_within
         return NeverReady(
             f"{spec.name}: the engine was not ready after {limit:g} s and was ended."
             f"{_quoted(report)}",
-            remedy="If it was still loading, allow it more time; `lemonade logs` shows all it "
-            "printed.",
+            remedy="If it was still loading, allow it more time with the option ready_timeout; "
+            "`lemonade logs` shows all it printed.",
             facts={**facts, "ready_within": limit},
         )
     if report.expected:

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from lemonade.core.process import REDACTED
@@ -55,9 +55,13 @@ class Output:
         self._pending = bytearray()
         self._unwritten = 0
         self.has_pending = asyncio.Event()
+        self.printed_bytes = 0
+        self.heed: Callable[[str], None] | None = None
+        """Hears each line, and each version of one that is rewritten, as long as it is set."""
 
     def feed(self, data: bytes) -> None:
         """Take what the child wrote."""
+        self.printed_bytes += len(data)
         *lines, rest = data.split(b"\n")
         for line in lines:
             self._extend(line)
@@ -115,6 +119,9 @@ class Output:
         # Progress bars rewrite their line after a carriage return: the last version counts.
         start = piece.rstrip(b"\r").rfind(b"\r") + 1
         if start or (self._partial.endswith(b"\r") and piece.strip(b"\r")):
+            if self.heed is not None and not self._overlong:
+                for version in (bytes(self._partial) + piece[:start]).split(b"\r"):
+                    self.heed(self._clean(version))
             self._partial.clear()
             self._overlong = False
             piece = piece[start:]
@@ -143,6 +150,8 @@ class Output:
             self._ring_characters -= len(self._ring[0])
         self._ring.append(line)
         self._ring_characters += len(line)
+        if self.heed is not None:
+            self.heed(line)
         while self._ring_characters > RING_CHARACTERS:
             self._ring_characters -= len(self._ring.popleft())
         for follower in self._followers:

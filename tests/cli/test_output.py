@@ -198,6 +198,7 @@ def test_load_sends_what_was_typed_and_nothing_else(cli: Cli, server: Server) ->
         "ctx_size": 4096,
         "llamacpp_args": "-t 1",
         "merge_args": False,
+        "stream": True,
     }
     server.reset()
     reply = json.loads(cli("load", "extra.Alpha-GGUF", "--json").stdout)
@@ -205,6 +206,7 @@ def test_load_sends_what_was_typed_and_nothing_else(cli: Cli, server: Server) ->
     assert server.asked("/load")[0]["body"] == {
         "model_name": "extra.Alpha-GGUF",
         "save_options": False,
+        "stream": True,
     }
 
 

@@ -49,6 +49,10 @@ def options_from(argv: list[str]) -> argparse.Namespace:
     # its start
     add("--ready-after", type=float, default=0.0, metavar="SECONDS")
     add("--never-ready", action="store_true")
+    add("--prints", default="", metavar="TEXT", help="while starting; \\r and \\n are meant so")
+    add("--prints-every", type=float, default=0.0, metavar="SECONDS", help="again and again")
+    add("--computes", action="store_true", help="while starting, in a process of its own")
+    add("--grows", action="store_true", help="while starting, by 2 MiB a time")
     add("--exit-at-start", type=int, default=None, metavar="CODE")
     add("--signal-at-start", type=int, default=None, metavar="NUMBER")
     add("--exit-after", type=float, default=None, metavar="SECONDS")
@@ -400,6 +404,34 @@ def make_noise(options: argparse.Namespace) -> None:
         os.write(1, bytes(range(256)) * 4 + b"\n\0\0\0 after the noise \xff\xfe\n")
 
 
+def work_at_start(engine: Engine) -> None:
+    """Show work, of the kinds that were asked for, until it is ready."""
+    options = engine.options
+    if options.prints:
+        text = options.prints.encode().decode("unicode_escape").encode()
+
+        def speak() -> None:
+            os.write(2, text)
+            while options.prints_every and not engine.ready:
+                time.sleep(options.prints_every)
+                os.write(2, text)
+
+        threading.Thread(target=speak, daemon=True).start()
+    if options.computes and os.fork() == 0:
+        while not engine.ready and os.getppid() != 1:
+            pass
+        os._exit(0)
+    if options.grows:
+
+        def grow() -> None:
+            held = bytearray()
+            while not engine.ready:
+                held += b"x" * (2 << 20)
+                time.sleep(0.05)
+
+        threading.Thread(target=grow, daemon=True).start()
+
+
 def main(argv: list[str]) -> NoReturn:
     options = options_from(argv)
     if options.ignore_term:
@@ -429,6 +461,7 @@ def main(argv: list[str]) -> NoReturn:
         sys.exit(1)
     listener.listen(1024)
     engine = Engine(options)
+    work_at_start(engine)
     say(f"listening on http://{options.host}:{listener.getsockname()[1]}")
     while True:
         client, _ = listener.accept()

@@ -14,7 +14,7 @@ from lemonade.core.bus import Bus
 from lemonade.core.errors import ExitedWhileStarting, LemonadeError, SpawnFailed, UnknownModel
 from lemonade.core.events import Event, ModelUnloaded
 from lemonade.core.ids import BackendId
-from lemonade.core.process import Endpoint, ExitReport
+from lemonade.core.process import Endpoint, ExitReport, StartStep
 from lemonade.planning import EffectiveOptions
 from lemonade.residency import LoadPlan, LoadRequest, Pool
 from lemonade.residency.loading import Ingredients
@@ -77,6 +77,9 @@ class Engine:
             self._ready.set()
         if name in stage.broken:
             self.crash()
+
+    def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
+        del listen  # these have no output
 
     @property
     def over(self) -> bool:

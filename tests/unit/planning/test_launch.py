@@ -214,10 +214,17 @@ def test_an_engine_that_knows_no_keys_gets_none() -> None:
 # ---- the rest
 
 
+def test_a_model_may_have_its_own_patience() -> None:
+    chosen = options(ready_timeout=7200, stall_timeout=0)
+    probe = plan_launch(facts(options=chosen)).probe
+    assert (probe.ready_within, probe.stall_timeout) == (7200, 120), "0 leaves it to the recipe"
+
+
 def test_probe_stop_and_labels_come_from_the_recipe() -> None:
     spec = plan_launch(facts(log_file=Path("/logs/tiny.log")))
     assert spec.probe.path == "/health"
-    assert spec.probe.ready_within == 600
+    assert (spec.probe.ready_within, spec.probe.stall_timeout) == (3600, 120)
+    assert spec.probe.milestones[0].phase == "weights"
     assert spec.stop.grace == recipe().upstream.stop_grace
     assert spec.stop.on_parent_death == signal.SIGKILL
     assert spec.endpoint.port == 40123

@@ -38,6 +38,8 @@ def test_without_a_word_everything_has_its_default() -> None:
         "evict_idle_timeout": 300,
         "downsize_idle_timeout": 60,
         "evict_weight_factor": 1.0,
+        "ready_timeout": 0,
+        "stall_timeout": 0,
         "pinned": False,
     }
     assert set(options.origins.values()) == {"default"}

@@ -108,8 +108,8 @@ def install(
     if arch or as_json:
         raise refuse_usage("--arch and --json belong to --dry-run.")
     out(f"Installing backend: {spec}")
-    follow(session.client().install(spec.recipe, spec.variant, force=force))
-    out(f"Backend installed successfully: {spec}")
+    said = follow(session.client().install(spec.recipe, spec.variant, force=force))
+    out(said or f"Backend installed successfully: {spec}")
 
 
 @backends.command(cls=Command)

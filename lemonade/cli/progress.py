@@ -26,8 +26,8 @@ _NAME_WIDTH: Final = 31
 _SPEED_AFTER: Final = 0.5  # seconds before a speed means something
 
 
-def follow(transfer: Iterator[Progress], *, err: bool = False) -> None:
-    """Show a transfer until it is complete.
+def follow(transfer: Iterator[Progress], *, err: bool = False) -> str:
+    """Show a transfer until it is complete; returns what the server says of it, if anything.
 
     Args:
         transfer: from the client; closed in any case.
@@ -36,11 +36,20 @@ def follow(transfer: Iterator[Progress], *, err: bool = False) -> None:
     Raises:
         LemonadeError: the transfer failed; the message says why.
     """
+    said: list[str] = []
     with closing(cast("Generator[Progress, None, None]", transfer)) as steps:
         if is_terminal(sys.stderr if err else sys.stdout):
-            _show_bars(steps, err=err)
+            _show_bars(_overheard(steps, said), err=err)
         else:
-            _show_lines(steps, err=err)
+            _show_lines(_overheard(steps, said), err=err)
+    return " ".join(said)
+
+
+def _overheard(steps: Iterator[Progress], said: list[str]) -> Iterator[Progress]:
+    for step in steps:
+        if step.message:
+            said.append(step.message)
+        yield step
 
 
 def _show_lines(steps: Iterator[Progress], *, err: bool) -> None:

@@ -147,4 +147,5 @@ def _progress(data: JsonObject, *, complete: bool) -> Progress:
         complete=complete,
         phase=str(data.get("phase") or ""),
         phase_percent=whole("phase_percent") if data.get("phase_percent") is not None else None,
+        message=str(data.get("message") or ""),
     )

@@ -21,6 +21,7 @@ class Progress:
         complete: whether the whole operation is done.
         phase: what an engine that starts is doing; nothing is transferred then.
         phase_percent: how far that is; `None` if nobody says.
+        message: what people should know of it, as a sentence; may be empty.
     """
 
     file: str
@@ -33,6 +34,7 @@ class Progress:
     complete: bool = False
     phase: str = ""
     phase_percent: int | None = None
+    message: str = ""
 
     @property
     def percent(self) -> int:
@@ -56,6 +58,7 @@ class Progress:
             "total_download_size": self.total_download_size,
             "bytes_previously_downloaded": self.bytes_previously_downloaded,
             "percent": self.percent,
+            **({"message": self.message} if self.message else {}),
         }
         if self.phase:
             frame |= {"phase": self.phase, "phase_percent": self.phase_percent}

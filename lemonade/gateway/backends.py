@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from aiohttp import web
 
 from lemonade.catalog import BackendSpec
 from lemonade.core.errors import (
-    InstallForbidden,
     LemonadeError,
     MalformedRequest,
     UnknownBackend,
-    UnsupportedHere,
+    UnknownRecipe,
 )
 from lemonade.core.ids import BackendId
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.gateway.bodies import field, flag, read_object
+from lemonade.gateway.deciding import decide
 from lemonade.gateway.dry_run import describe_plan
 from lemonade.gateway.errors import json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Route
-from lemonade.planning import InstallPlan, plan_install
+
+_NO_SUCH: Final[Mapping[type[LemonadeError], int]] = {UnknownRecipe: 500, UnknownBackend: 500}
+"""As clients of Lemonade 11 know it."""
 
 
 def backend_routes() -> tuple[Route, ...]:
     """The routes of this file."""
     return (
-        Route("POST", "/install", install),
-        Route("POST", "/install/dry-run", dry_run),
+        Route("POST", "/install", install, statuses=_NO_SUCH),
+        Route("POST", "/install/dry-run", dry_run, statuses=_NO_SUCH),
         Route("POST", "/uninstall", uninstall),
     )
 
@@ -44,18 +49,26 @@ async def install(request: web.Request) -> web.StreamResponse:
     def describe(error: LemonadeError) -> JsonObject:
         return {"error": str(error), **answer, **({"facts": error.facts} if error.facts else {})}
 
-    async def operate(listen: ProgressListener) -> JsonObject:
-        await _install(parts, backend, listen, force=force)
-        return {"status": "success", **answer}
-
     streaming = flag(body, "stream", default=False)
     subscribed = flag(body, "subscribe", default=True)
     try:
-        _check_state(parts, backend, force=force)
-        if streaming and not subscribed:
-            return json_response(_detach(parts, backend, force=force))
+        decision = await decide(parts, backend, force=force)
     except LemonadeError as error:
         return json_response(describe(error), status=status_of(error, "string"))
+    if decision.action:
+        return json_response({"action": decision.action, **answer})
+    said = {"message": decision.note} if decision.note else {}
+    if streaming and not subscribed:
+        job = parts.installer.detach(backend.backend_id, decision.plan, force=force)
+        return json_response({**job, **said})
+
+    async def operate(listen: ProgressListener) -> JsonObject:
+        if decision.plan is None:
+            listen(Progress(backend.id, complete=True, message=decision.note))
+        else:
+            await parts.installer.install(decision.plan, listen, force=force)
+        return {"status": "success", **answer, **said}
+
     if streaming:
         return await stream_operation(request, operate, describe)
     try:
@@ -107,43 +120,3 @@ def _named(parts: Parts, body: JsonObject) -> BackendSpec:
         return parts.catalog.backend(BackendId.parse(f"{recipe}:{variant}"))
     except MalformedRequest as error:
         raise UnknownBackend(error.message, remedy=error.remedy) from error
-
-
-def _check_state(parts: Parts, backend: BackendSpec, *, force: bool) -> None:
-    """Refuse what cannot work, before anything is begun."""
-    status = parts.selections.status(backend)
-    if status.state == "unsupported" and not force:
-        raise UnsupportedHere(f"{backend.id} cannot run here: {status.message}")
-    settings = parts.configuration.settings
-    if settings.no_fetch_executables and status.state != "installed":
-        raise InstallForbidden(
-            f"The setting 'no_fetch_executables' forbids installing {backend.id}.",
-            remedy="`lemonade config set no_fetch_executables=false` allows it.",
-        )
-
-
-async def _install(
-    parts: Parts, backend: BackendSpec, listen: ProgressListener, *, force: bool
-) -> None:
-    plan = _plan(parts, backend, force=force)
-    if plan is None:
-        listen(Progress(backend.id, complete=True))
-    else:
-        await parts.installer.install(plan, listen, force=force)
-
-
-def _detach(parts: Parts, backend: BackendSpec, *, force: bool) -> JsonObject:
-    plan = _plan(parts, backend, force=force)
-    return parts.installer.detach(backend.backend_id, plan, force=force)
-
-
-def _plan(parts: Parts, backend: BackendSpec, *, force: bool) -> InstallPlan | None:
-    """What is to be done; `None` if that is nothing."""
-    selection = parts.selections.of(backend)
-    active = parts.bundles.active(selection)
-    current = active is not None and active.version == selection.version
-    theirs = selection.path is not None or not selection.spec.pin.fetched
-    if theirs or (current and not force):
-        return None
-    present, root = parts.bundles.present(backend), parts.bundles.root
-    return plan_install(selection, parts.machine, present, root, force=force)

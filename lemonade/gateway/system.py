@@ -18,7 +18,7 @@ from lemonade.gateway.errors import json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Route
 from lemonade.hardware import Evidence, Machine, Problem, usage
-from lemonade.planning import choose_backend, judge, slot_policy
+from lemonade.planning import choose_backend, download_name, judge, slot_policy
 from lemonade.residency import Availability, Phase, Resident
 from lemonade.telemetry import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from lemonade.telemetry import HostLoad, LoadedModel, join_pages, relabel
@@ -158,8 +158,10 @@ def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
         }
         if not recipe.runs and status.state == "installable":
             rows[variant]["message"] = not_run(recipe)
-        if status.version:
-            rows[variant]["version"] = status.version
+        if version := status.version or backend.pin.version:
+            rows[variant]["version"] = version
+        if file := download_name(parts.selections.wanted(backend), parts.machine):
+            rows[variant]["download_filename"] = file
         if backend.pin.release_url:
             rows[variant]["release_url"] = backend.pin.release_url
         support.append(_support(backend))

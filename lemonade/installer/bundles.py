@@ -22,7 +22,14 @@ from lemonade.installer.receipts import RECEIPT, Receipt, read_receipt
 from lemonade.planning.selection import PinKind, Selection
 from lemonade.planning.support import judge
 
-State = Literal["installed", "installable", "update_required", "update_available", "unsupported"]
+State = Literal[
+    "installed",
+    "installable",
+    "update_required",
+    "update_available",
+    "unsupported",
+    "action_required",
+]
 
 VENV: Final = "venv"
 """The private environment inside a bundle of the source `pypi`."""
@@ -101,7 +108,8 @@ class Bundles:
         removable = bool(versions)
         verdict = judge(spec, machine)
         if not verdict.supported:
-            return BackendStatus("unsupported", verdict.reason, "", "", removable)
+            refused: State = "action_required" if verdict.actionable else "unsupported"
+            return BackendStatus(refused, verdict.reason, "", "", removable)
         try:
             bundle = self.active(selection)
         except LemonadeError as error:

@@ -149,6 +149,15 @@ def plan_install(
     )
 
 
+def download_name(spec: BackendSpec, machine: Machine) -> str:
+    """The file that would be fetched for a machine; empty if there is none for it."""
+    try:
+        release = plan_release(spec, machine) if spec.pin.source == "github" else None
+    except UnsupportedHere:
+        return ""
+    return next(iter(_files(spec, machine, release)), "")
+
+
 def _check_digests(spec: BackendSpec) -> None:
     if not spec.pin.packages and not spec.pin.locked:
         raise BadDescriptor(

@@ -18,6 +18,15 @@ from lemonade.planning.matrix import Device, best_device, chosen_there, rank, re
 
 _LIST: Final = "`lemonade backends --all` shows what runs here and why the rest does not."
 _AUTOMATIC: Final = frozenset({"", "auto"})
+_ANOTHER_MACHINE: Final = frozenset(
+    {
+        "os",
+        "cpu",
+        "cpu-features",
+        *(f"{kind}-{what}" for kind in ("gpu", "npu") for what in ("absent", "family", "unknown")),
+    }
+)
+"""Rules that say it takes another machine, or that nobody knows what this one is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,11 @@ class Verdict:
     fix: str = ""
     device: Device | None = None
     automatic: bool = True
+
+    @property
+    def actionable(self) -> bool:
+        """Whether all it takes is here, and somebody has to do `fix` before it can be used."""
+        return not self.supported and bool(self.fix) and self.rule not in _ANOTHER_MACHINE
 
     @property
     def remedy(self) -> str:

@@ -6,6 +6,7 @@ Settings change while the server runs, so nothing is kept here but where to look
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from lemonade.catalog import BackendSpec, Catalog
 from lemonade.config import Configuration
@@ -58,6 +59,12 @@ class Selections:
     def described(self, backend: BackendSpec) -> BackendSpec:
         """The descriptor as it reads on the operator's channel."""
         return on_channel(backend, self._channel(backend))
+
+    def wanted(self, backend: BackendSpec) -> BackendSpec:
+        """The descriptor as it reads on that channel and with the operator's version."""
+        with suppress(UnsupportedHere):
+            return self.of(backend).spec
+        return self.described(backend)
 
     def pin(self, backend: BackendSpec) -> str:
         """What the operator set for it: `builtin`, `latest`, a release or a path."""

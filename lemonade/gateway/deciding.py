@@ -1,0 +1,104 @@
+"""What a wish to have a backend comes to: a plan, nothing to do, or something for a person to do.
+
+Who has an engine keeps it: where nothing may be fetched, or nobody answers, what is installed is
+as good as what is wanted, and the answer says so. Only who insists or names one is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lemonade.catalog import BackendSpec
+from lemonade.core.bundle import Bundle
+from lemonade.core.errors import InstallForbidden, UnsupportedHere
+from lemonade.gateway.parts import Parts
+from lemonade.planning import InstallPlan, Selection, judge, plan_install
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done.
+
+    Attributes:
+        plan: to be carried out; `None` if there is nothing to install.
+        action: what a person must do first, as a sentence; nothing is installed then.
+        note: what people should know about it, as a sentence; may be empty.
+    """
+
+    plan: InstallPlan | None = None
+    action: str = ""
+    note: str = ""
+
+
+async def decide(
+    parts: Parts, backend: BackendSpec, *, force: bool, version: str = ""
+) -> Decision:
+    """Look at what is wanted, what is here and what is allowed.
+
+    Args:
+        parts: the server's.
+        backend: what is wished for.
+        force: whether it is wanted also where it does not run, or is here already.
+        version: the release that was named, if one was.
+
+    Raises:
+        UnsupportedHere: it does not run here, or cannot be had like that.
+        InstallForbidden: it would have to be fetched, and nothing may be.
+        InstallError: the release does not have it.
+    """
+    selection = parts.selections.of(backend, version)
+    verdict = judge(selection.spec, parts.machine)
+    if not verdict.supported and not force:
+        if verdict.actionable:
+            return Decision(action=f"{verdict.reason} {verdict.fix}")
+        raise UnsupportedHere(
+            f"{backend.id} cannot run here: {verdict.reason}", remedy=verdict.fix
+        )
+    active = parts.bundles.active(selection)
+    if selection.path is not None:
+        return Decision(note=f"{backend.id} is yours: {selection.path}. Nothing was installed.")
+    if not selection.spec.pin.fetched:
+        return Decision(note="" if active is not None else _not_ours(selection))
+    if active is not None and active.version == selection.version and not force:
+        return Decision()
+    plan = _plan(parts, selection, force=force)
+    if plan.present is not None and not force:
+        return Decision(plan)
+    kept = active if not force and not version else None
+    if why := _forbidden(parts):
+        if kept is not None:
+            note = f"the setting '{why}' forbids fetching {plan.version}"
+            return Decision(note=_stays(parts, backend, kept, note))
+        raise InstallForbidden(
+            f"The setting '{why}' forbids installing {backend.id}.",
+            remedy=f"`lemonade config set {why}=false` allows it.",
+        )
+    if kept is not None and plan.release is not None:
+        resolved = await parts.installer.resolve(plan)
+        if resolved.unreachable:
+            return Decision(note=_stays(parts, backend, kept, resolved.unknown))
+    return Decision(plan)
+
+
+def _plan(parts: Parts, selection: Selection, *, force: bool) -> InstallPlan:
+    present, root = parts.bundles.present(selection.spec), parts.bundles.root
+    return plan_install(selection, parts.machine, present, root, force=force)
+
+
+def _forbidden(parts: Parts) -> str:
+    """The setting that forbids fetching; empty if none does."""
+    settings = parts.configuration.settings
+    if settings.no_fetch_executables:
+        return "no_fetch_executables"
+    return "offline" if settings.offline else ""
+
+
+def _stays(parts: Parts, backend: BackendSpec, active: Bundle, why: str) -> str:
+    version = parts.bundles.version_of(active)
+    return f"{backend.id} stays at {version}: {why.rstrip('.')}."
+
+
+def _not_ours(selection: Selection) -> str:
+    spec = selection.spec
+    missing = f"{spec.pin.executable or 'its program'} is not on PATH"
+    return f"{spec.id} is not installed by Lemonade, and {missing}."

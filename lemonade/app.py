@@ -42,7 +42,7 @@ from lemonade.gateway import Parts, build_application
 from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
 from lemonade.gateway.middleware import REQUEST_ID
 from lemonade.hardware import detect, real_instruments
-from lemonade.installer import Bundles, Installer
+from lemonade.installer import Bundles, Installer, LatestReleases
 from lemonade.residency import (
     Canary,
     Loader,
@@ -217,7 +217,15 @@ async def _join(
 
     await asyncio.to_thread(rescan)
     bundles = Bundles(directories.cache / "bin", environ)
-    selections = Selections(catalog, configuration, machine, bundles)
+
+    def may_ask() -> bool:
+        now = configuration.settings
+        return not (now.offline or now.no_fetch_executables)
+
+    latest = await stack.enter_async_context(
+        LatestReleases(bundles.root, environ, machine, allowed=may_ask)
+    )
+    selections = Selections(catalog, configuration, machine, bundles, latest=latest.known)
     supervisor = await stack.enter_async_context(
         Supervisor(ledger_dir=directories.state / "children", bus=bus)
     )
@@ -270,6 +278,7 @@ async def _join(
         bundles=bundles,
         selections=selections,
         installer=installer,
+        latest=latest,
         store=store,
         downloads=downloads,
         pool=pool,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from lemonade.catalog import BackendSpec
 from lemonade.core.bundle import Bundle
-from lemonade.core.errors import InstallForbidden, UnsupportedHere
+from lemonade.core.errors import InstallForbidden, LemonadeError, UnsupportedHere
 from lemonade.gateway.parts import Parts
-from lemonade.planning import InstallPlan, Selection, judge, plan_install
+from lemonade.planning import LATEST, InstallPlan, Selection, judge, plan_install
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ async def decide(
         InstallForbidden: it would have to be fetched, and nothing may be.
         InstallError: the release does not have it.
     """
+    note = "" if version else await _look_for_latest(parts, backend)
     selection = parts.selections.of(backend, version)
     verdict = judge(selection.spec, parts.machine)
     if not verdict.supported and not force:
@@ -59,16 +60,16 @@ async def decide(
         return Decision(note=f"{backend.id} is yours: {selection.path}. Nothing was installed.")
     if not selection.spec.pin.fetched:
         return Decision(note="" if active is not None else _not_ours(selection))
-    if active is not None and active.version == selection.version and not force:
-        return Decision()
+    if active is not None and selection.satisfied_by(active.version) and not force:
+        return Decision(note=_stays(parts, backend, active, note) if note else "")
     plan = _plan(parts, selection, force=force)
     if plan.present is not None and not force:
         return Decision(plan)
     kept = active if not force and not version else None
     if why := _forbidden(parts):
         if kept is not None:
-            note = f"the setting '{why}' forbids fetching {plan.version}"
-            return Decision(note=_stays(parts, backend, kept, note))
+            forbidden = f"the setting '{why}' forbids fetching {plan.version}"
+            return Decision(note=_stays(parts, backend, kept, forbidden))
         raise InstallForbidden(
             f"The setting '{why}' forbids installing {backend.id}.",
             remedy=f"`lemonade config set {why}=false` allows it.",
@@ -78,6 +79,20 @@ async def decide(
         if resolved.unreachable:
             return Decision(note=_stays(parts, backend, kept, resolved.unknown))
     return Decision(plan)
+
+
+async def _look_for_latest(parts: Parts, backend: BackendSpec) -> str:
+    """Ask the publisher, if the operator follows it; why the latest is not known, or empty."""
+    described = parts.selections.described(backend)
+    if parts.selections.pin(backend) != LATEST or described.pin.source != "github":
+        return ""
+    if why := _forbidden(parts):
+        return f"the setting '{why}' forbids looking for a newer one"
+    try:
+        newest = await parts.latest.refresh(described)
+    except LemonadeError as error:
+        return str(error.facts.get("reason") or error.message)
+    return "" if newest else "no release of its publisher is for this machine"
 
 
 def _plan(parts: Parts, selection: Selection, *, force: bool) -> InstallPlan:

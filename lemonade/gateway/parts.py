@@ -13,7 +13,7 @@ from lemonade.checkpoints import Downloads, ModelStore
 from lemonade.config import AccessKeys, Configuration
 from lemonade.core.bus import Bus
 from lemonade.hardware import Machine
-from lemonade.installer import Bundles, Installer
+from lemonade.installer import Bundles, Installer, LatestReleases
 from lemonade.residency import Pool, Selections
 from lemonade.storage import Directories
 from lemonade.telemetry import Metrics, Statistics
@@ -40,6 +40,7 @@ class Parts:
     bundles: Bundles
     selections: Selections
     installer: Installer
+    latest: LatestReleases
     store: ModelStore
     downloads: Downloads
     pool: Pool

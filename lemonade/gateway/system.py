@@ -18,7 +18,7 @@ from lemonade.gateway.errors import json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Route
 from lemonade.hardware import Evidence, Machine, Problem, usage
-from lemonade.planning import choose_backend, download_name, judge, slot_policy
+from lemonade.planning import LATEST, choose_backend, download_name, judge, slot_policy
 from lemonade.residency import Availability, Phase, Resident
 from lemonade.telemetry import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from lemonade.telemetry import HostLoad, LoadedModel, join_pages, relabel
@@ -43,6 +43,9 @@ def system_routes() -> tuple[Route, ...]:
 async def system_info(request: web.Request) -> web.Response:
     """The machine, and what each recipe can do on it."""
     parts = parts_of(request)
+    every = parts.catalog.backends.values()
+    followed = [one for one in every if parts.selections.pin(one) == LATEST]
+    parts.latest.refresh_soon(map(parts.selections.described, followed))
     return json_response(await asyncio.to_thread(_describe, parts))
 
 

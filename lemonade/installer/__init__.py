@@ -4,9 +4,10 @@ from lemonade.installer.bundles import BackendStatus, Bundles
 from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.inspection import InspectedBundle, inspect_bundles
 from lemonade.installer.installer import Canary, Installer
+from lemonade.installer.latest import LatestReleases
 from lemonade.installer.resolving import ResolvedFile, ResolvedPlan
 
 __all__ = [
-    "BackendStatus", "Bundles", "Canary", "InspectedBundle", "Installer", "ReleaseHosts",
-    "ResolvedFile", "ResolvedPlan", "inspect_bundles",
+    "BackendStatus", "Bundles", "Canary", "InspectedBundle", "Installer", "LatestReleases",
+    "ReleaseHosts", "ResolvedFile", "ResolvedPlan", "inspect_bundles",
 ]  # fmt: skip

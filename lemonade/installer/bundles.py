@@ -119,10 +119,11 @@ class Bundles:
             version = self.version_of(bundle)
             state: State = "installed"
             message = ""
-            if bundle.removable and selection.version not in ("", bundle.version):
+            if bundle.removable and not selection.satisfied_by(bundle.version):
                 latest = selection.kind is PinKind.LATEST
                 state = "update_available" if latest else "update_required"
-                message = f"{version} is installed, {selection.version} is needed."
+                wanted = "can be had" if latest else "is needed"
+                message = f"{version} is installed, {selection.version} {wanted}."
             shown = action if message else ""
             return BackendStatus(
                 state, message, shown, version, removable and bundle.removable, usable=True

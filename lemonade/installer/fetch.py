@@ -153,15 +153,24 @@ class Fetcher:
                 if response.status == 404:
                     return None
                 _check_status(response, what)
-                body = bytearray()
-                async for piece in response.content.iter_any():
-                    body += piece
-                    if len(body) > _LARGEST_ANSWER:
-                        raise DownloadFailed(
-                            f"The answer about {what} is far too long.",
-                            remedy="Check LEMONADE_GITHUB_API_URL.",
-                        )
-                return bytes(body)
+                return await _small_body(response, what)
+
+        return await self._patiently(once, what, self._patience.question_retries)
+
+    async def ask_if_changed(self, url: str, what: str, etag: str) -> tuple[bytes | None, str]:
+        """A small answer and the host's name for it; `None` if it is the one called `etag`.
+
+        Raises:
+            DownloadFailed: the host does not answer, refuses, or has no such thing.
+        """
+
+        async def once() -> tuple[bytes | None, str]:
+            condition = {"If-None-Match": etag} if etag else {}
+            async with self._get(url, condition) as response:
+                if etag and response.status == 304:
+                    return None, etag
+                _check_status(response, what)
+                return await _small_body(response, what), response.headers.get("ETag", "")
 
         return await self._patiently(once, what, self._patience.question_retries)
 
@@ -315,6 +324,18 @@ class Fetcher:
                     remedy="Correct SSL_CERT_FILE.",
                 ) from error
         return self._tls
+
+
+async def _small_body(response: aiohttp.ClientResponse, what: str) -> bytes:
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > _LARGEST_ANSWER:
+            raise DownloadFailed(
+                f"The answer about {what} is far too long.",
+                remedy="Check LEMONADE_GITHUB_API_URL.",
+            )
+    return bytes(body)
 
 
 def _check_status(response: aiohttp.ClientResponse, what: str) -> None:

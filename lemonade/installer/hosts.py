@@ -57,6 +57,10 @@ class ReleaseHosts:
         """Where to ask what a release consists of."""
         return f"{self.api}/repos/{repository}/releases/tags/{quote(tag, safe='')}"
 
+    def releases_url(self, repository: str, most: int) -> str:
+        """Where to ask for the newest releases."""
+        return f"{self.api}/repos/{repository}/releases?per_page={most}"
+
     def check(self, url: str, *, after: str = "") -> None:
         """Refuse an address that must not be asked; `after` is the one that led to it.
 

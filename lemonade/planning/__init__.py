@@ -21,11 +21,11 @@ from lemonade.planning.options import (
     known_options,
     resolve_options,
 )
-from lemonade.planning.selection import PinKind, Selection, on_channel, select
+from lemonade.planning.selection import LATEST, PinKind, Selection, on_channel, select
 from lemonade.planning.support import Verdict, choose_backend, judge, judge_for
 
 __all__ = [
-    "COMMON_OPTIONS", "Argument", "Argv", "CheckpointPlan", "Demand", "EffectiveOptions",
+    "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "Demand", "EffectiveOptions",
     "EvictionPlan", "InstallPlan", "LaunchFacts", "PinKind", "ResidentFacts", "Selection",
     "Verdict", "check_options", "choose_backend", "download_name", "grammar_of", "judge",
     "judge_for", "known_options", "lacking", "merge", "on_channel", "parse_argv",

@@ -6,8 +6,9 @@ pinned are for the installer to learn.
 
 from __future__ import annotations
 
+import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -121,6 +122,71 @@ def pinned_version(spec: BackendSpec, machine: Machine) -> str:
         return spec.pin.version
     own = spec.pin.base_for
     return own.get(gpu.family) or own.get(family_of(gpu.family)) or spec.pin.version
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a publisher lists: a tag, and the names of its files."""
+
+    tag: str
+    files: tuple[str, ...]
+
+
+def newest_version(spec: BackendSpec, machine: Machine, releases: Iterable[Release]) -> str:
+    """The version of the first release that has what this machine needs; empty if none has.
+
+    `releases` are as the publisher orders them, the newest first. A tag may be for another GPU,
+    and a release may have nothing for this backend, or nothing yet.
+    """
+    for release in releases:
+        version = _version_of(spec, machine, release.tag)
+        if version and _has_ours(spec, machine, version, release):
+            return version
+    return ""
+
+
+def is_newer(version: str, than: str) -> bool:
+    """Whether it has the higher numbers, compared one by one from the left."""
+    return _numbers(version) > _numbers(than)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(run) for run in re.findall(r"\d+", version))
+
+
+def _version_of(spec: BackendSpec, machine: Machine, tag: str) -> str:
+    """What stands for the version in a tag that this machine can use; or empty."""
+    words = {key: re.escape(word) for key, word in _words(spec, machine).items()}
+    words["version"] = "(.+)"
+    template = _PLACEHOLDER.sub("\0\\1\0", spec.pin.tag).split("\0")
+    try:
+        parts = [
+            words[part] if index % 2 else re.escape(part) for index, part in enumerate(template)
+        ]
+    except KeyError:
+        return ""  # it is for a device that is not here
+    match = re.fullmatch("".join(parts), tag)
+    return match[1] if match and match.groups() and is_tag(match[1]) else ""
+
+
+def _has_ours(spec: BackendSpec, machine: Machine, version: str, release: Release) -> bool:
+    try:
+        asset = plan_release(with_version(spec, version), machine).asset
+    except UnsupportedHere:
+        return False
+    # Only the star means something, brackets and question marks are themselves.
+    pattern = re.sub(r"([\[?])", r"[\1]", asset.name)
+    return any(
+        fnmatch.fnmatchcase(name, pattern)
+        or (asset.parts and name.endswith(".partcount") and asset.name.startswith(name[:-10]))
+        for name in release.files
+    )
+
+
+def with_version(spec: BackendSpec, version: str) -> BackendSpec:
+    """The descriptor with another version, the same for every GPU."""
+    pin = spec.pin.model_copy(update={"version": version, "base_for": {}})
+    return spec.model_copy(update={"pin": pin})
 
 
 def plan_release(spec: BackendSpec, machine: Machine) -> ReleasePlan:

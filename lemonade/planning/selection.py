@@ -19,15 +19,18 @@ from lemonade.planning.releases import (
     family_of,
     folder_version,
     gpu_in_tag,
+    is_newer,
     is_tag,
     made_for,
     pinned_version,
+    with_version,
 )
 from lemonade.planning.support import deciding_gpu
 from lemonade.storage import expanded
 
 _BUILTIN: Final = frozenset({"", "builtin"})
-_LATEST: Final = "latest"
+LATEST: Final = "latest"
+"""The pin of those who follow the publisher."""
 
 
 class PinKind(StrEnum):
@@ -60,6 +63,15 @@ class Selection:
     path: Path | None = None
     named: bool = False
 
+    def satisfied_by(self, version: str) -> bool:
+        """Whether a bundle of that version is as good as what is wanted.
+
+        A publisher may order releases as it likes: for `latest` it must only not be newer.
+        """
+        if self.kind is PinKind.LATEST:
+            return not self.version or not is_newer(self.version, version)
+        return self.version in ("", version)
+
 
 def select(
     spec: BackendSpec,
@@ -90,7 +102,7 @@ def select(
         return _resolved(spec, machine, PinKind.BUILTIN)
     if (path := expanded(pin)).is_absolute():
         return Selection(spec, PinKind.PATH, "", path=path)
-    if pin != _LATEST:
+    if pin != LATEST:
         return _as_released(spec, machine, pin, named=False)
     _must_be_released(spec, pin)
     if not latest:
@@ -148,8 +160,7 @@ def _with_version(spec: BackendSpec, machine: Machine, tag: str, *, named: bool)
             )
     if version == spec.pin.version and not named:
         return spec  # it says what was pinned anyway, which may be another one for this GPU
-    pin = spec.pin.model_copy(update={"version": version, "base_for": {}})
-    return spec.model_copy(update={"pin": pin})
+    return with_version(spec, version)
 
 
 def _resolved(

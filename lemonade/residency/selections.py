@@ -14,7 +14,7 @@ from lemonade.core.bundle import Bundle
 from lemonade.core.errors import UnsupportedHere
 from lemonade.hardware import Machine
 from lemonade.installer import BackendStatus, Bundles
-from lemonade.planning import Selection, on_channel, select
+from lemonade.planning import LATEST, Selection, on_channel, select
 
 
 class Selections:
@@ -53,7 +53,7 @@ class Selections:
             pin=pin,
             channel=self._channel(backend),
             version=version,
-            latest=self._latest(self.described(backend)) if pin == "latest" else "",
+            latest=self._latest(self.described(backend)) if pin == LATEST else "",
         )
 
     def described(self, backend: BackendSpec) -> BackendSpec:

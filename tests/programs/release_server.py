@@ -10,8 +10,9 @@ Faults are per file name, each for so many requests of its content (-1: for ever
 `POST /faults` and a body `{"file": [["cut", 1], ["status:429", 2]]}`: `cut` closes the connection
 half way, `stall` sends half and then nothing, `slow` waits for `POST /go` half way, `corrupt`
 changes a byte, `status:N` answers that, `elsewhere` redirects to `http://example.invalid/`,
-`no-range` ignores ranges. A question about a release is the file `api`: `slow` and `status:N`.
-`GET /seen` lists what was asked: path, range, whether a token came.
+`no-range` ignores ranges. The list of releases is the file `list`. A question about a release is
+the file `api`: `slow` and `status:N`. `GET /seen` lists what was asked: path, range, whether a
+token came.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import ssl
 import threading
 from collections.abc import Iterator
@@ -40,6 +42,9 @@ class Releases:
         self.digests = True
         self.api = True
         self.wrong_size = 0
+        self.prereleases: set[str] = set()
+        self.drafts: set[str] = set()
+        self.unchanged = 0
         self.seen: list[dict[str, Any]] = []
         self.faults: dict[str, list[list[Any]]] = {}
         self.go = threading.Event()
@@ -106,6 +111,8 @@ class Handler(BaseHTTPRequestHandler):
                 "token": self.headers.get("Authorization", ""),
             }
         )
+        if parts[0] == "api" and len(parts) == 5:
+            return self._send_releases(releases.folder.joinpath(*parts[2:4]))
         if parts[0] == "api" and len(parts) == 7:
             return self._send_release(releases.folder.joinpath(*parts[2:4], parts[6]))
         if parts[2:4] == ["releases", "download"] and len(parts) == 6:
@@ -126,6 +133,24 @@ class Handler(BaseHTTPRequestHandler):
         if not folder.is_dir():
             return self._send(404, b"{}")
         return self._send(200, json.dumps(self.releases.published(folder)).encode())
+
+    def _send_releases(self, folder: Path) -> None:
+        """The list of a publisher, the newest first; whoever knows it already is told so."""
+        releases = self.releases
+        fault = releases.fault("list")
+        if not releases.api or fault:
+            return self._send(int(fault.removeprefix("status:") or 404), b"{}")
+        found = [releases.published(one) for one in folder.iterdir()] if folder.is_dir() else []
+        for one in found:
+            one["prerelease"] = one["tag_name"] in releases.prereleases
+            one["draft"] = one["tag_name"] in releases.drafts
+        found.sort(key=lambda one: [int(n) for n in re.findall(r"\d+", one["tag_name"])])
+        body = json.dumps(found[::-1]).encode()
+        etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        if self.headers.get("If-None-Match") == etag:
+            releases.unchanged += 1
+            return self._send(304, b"", ETag=etag)
+        return self._send(200, body, ETag=etag)
 
     def _redirect(self, file: str, name: str) -> None:
         if not (self.releases.folder / file).is_file():

@@ -85,6 +85,7 @@ def _evidence(recipes: JsonObject) -> list[str]:
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("--arch", metavar="GPU", default="", help="With --dry-run: for that GPU (sm_86).")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: for scripts.")
+@click.option("--detach", is_flag=True, help="Let the server do it, and come back at once.")
 @pass_session
 def install(
     session: Session,
@@ -93,11 +94,13 @@ def install(
     dry_run: bool,  # noqa: FBT001
     arch: str,
     as_json: bool,  # noqa: FBT001
+    detach: bool,  # noqa: FBT001
 ) -> None:
     """Install a backend.
 
     SPEC is RECIPE:BACKEND, as the list shows them. Ctrl-C stops; the same command goes on.
     """
+    from lemonade.cli.downloads import begun
     from lemonade.cli.plan_view import show_plan
     from lemonade.cli.progress import follow
 
@@ -107,6 +110,9 @@ def install(
         return
     if arch or as_json:
         raise refuse_usage("--arch and --json belong to --dry-run.")
+    if detach:
+        out(begun(session.client().begin_install(spec.recipe, spec.variant, force=force)))
+        return
     out(f"Installing backend: {spec}")
     said = follow(session.client().install(spec.recipe, spec.variant, force=force))
     out(said or f"Backend installed successfully: {spec}")

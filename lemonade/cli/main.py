@@ -37,6 +37,9 @@ ENTRIES: Final = {
     "stop": Entry("lemonade.cli.status:stop", "Stop the server and all it started.", _SERVER),
     "list": Entry("lemonade.cli.listing:list_models", "List models.", _MODELS),
     "pull": Entry("lemonade.cli.pull:pull", "Download a model.", _MODELS),
+    "downloads": Entry(
+        "lemonade.cli.downloads:downloads", "List what the server fetches by itself.", _MODELS
+    ),
     "delete": Entry("lemonade.cli.models:delete", "Delete a model from this machine.", _MODELS),
     "load": Entry("lemonade.cli.models:load", "Load a model.", _MODELS),
     "unload": Entry("lemonade.cli.models:unload", "Unload a model, or all.", _MODELS),

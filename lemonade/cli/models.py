@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from lemonade.cli.command import Command, HeadedOption
-from lemonade.cli.recipe_flags import GENERAL, LoadingCommand, typed_options
+from lemonade.cli.command import Command
+from lemonade.cli.recipe_flags import LoadingCommand, placing_options, typed_options
 from lemonade.cli.render import note, out, write_json
 from lemonade.cli.session import Session, pass_session
 from lemonade.core.inference import JsonObject
@@ -13,20 +13,7 @@ from lemonade.core.inference import JsonObject
 
 @click.command(cls=LoadingCommand)
 @click.argument("model")
-@click.option(
-    "--save-options",
-    cls=HeadedOption,
-    heading=GENERAL,
-    is_flag=True,
-    help="Keep these options for later loads of this model.",
-)
-@click.option(
-    "--pinned",
-    cls=HeadedOption,
-    heading=GENERAL,
-    is_flag=True,
-    help="Protect it from making room for others.",
-)
+@placing_options
 @click.option("--json", "as_json", is_flag=True, help="Print the server's reply.")
 @click.pass_context
 def load(

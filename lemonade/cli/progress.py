@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _STEP: Final = 10  # percent between two lines of the plain form
 _NAME_WIDTH: Final = 31
+_BARS: Final = 8  # on a terminal at the same time
 _SPEED_AFTER: Final = 0.5  # seconds before a speed means something
 
 
@@ -57,14 +58,16 @@ def _show_lines(steps: Iterator[Progress], *, err: bool) -> None:
         click.echo(text, err=err)
 
     current: tuple[int, str] | None = None
-    shown, began, had = 0, 0.0, 0
+    told, shown, began, had = False, 0, 0.0, 0
     for step in steps:
         if _says_nothing(step, current):
             continue
-        if step.total_download_size and current is None:
-            # Known from the start it is that of all files; later it is one step's of several.
+        if step.total_download_size and not told:
+            told = True
             files = "1 file" if step.total_files == 1 else f"{step.total_files} files"
-            say(f"Total: {_amount(step.total_download_size)}, {files}")
+            # Not known from the start, it is an installation's, whose steps are no files.
+            counted = f", {files}" if current is None else ""
+            say(f"Total: {_amount(step.total_download_size)}{counted}")
         if (step.file_index, step.file) != current:
             current = (step.file_index, step.file)
             shown, began, had = 0, time.monotonic(), step.bytes_downloaded
@@ -112,33 +115,42 @@ def _show_bars(steps: Iterator[Progress], *, err: bool) -> None:
         bars.TextColumn("{task.description}"),
         bars.BarColumn(bar_width=20),
         bars.TextColumn("{task.fields[amount]}"),
+        bars.TextColumn("{task.fields[speed]}"),
         bars.TimeRemainingColumn(compact=True),
         console=Console(stderr=err),
     ) as display:
         current: tuple[int, str] | None = None
-        task: TaskID | None = None
+        shown: list[TaskID] = []
+        began, had = 0.0, 0
         for step in steps:
             if _says_nothing(step, current):
                 continue
             if (step.file_index, step.file) != current:
-                if task is not None:
-                    _fill(display, task)
+                if shown:
+                    _fill(display, shown[-1])
                 current = (step.file_index, step.file)
+                began, had = time.monotonic(), step.bytes_downloaded
                 task = display.add_task(
                     escape(f"[{step.file_index}/{step.total_files}] {_short(step.file)}"),
                     total=step.bytes_total or None,
+                    completed=had,
                     amount="",
+                    speed="",
                 )
-            assert task is not None
+                shown.append(task)
+                if len(shown) > _BARS:  # more than a terminal is high would hide the last one
+                    display.update(shown[-_BARS - 1], visible=False)
             amount = f"{_amount(step.bytes_downloaded)}/{_amount(step.bytes_total)}"
+            moved, seconds = step.bytes_downloaded - had, time.monotonic() - began
             display.update(
-                task,
+                shown[-1],
                 total=step.bytes_total or None,
                 completed=step.bytes_downloaded,
                 amount=amount if step.bytes_total else "",
+                speed=_speed(moved, seconds).strip() if moved > 0 else "",
             )
-        if task is not None:
-            _fill(display, task)
+        if shown:
+            _fill(display, shown[-1])
 
 
 def _short(name: str) -> str:

@@ -11,6 +11,7 @@ import click
 
 from lemonade.cli.asking import ask, choose
 from lemonade.cli.command import Command, HeadedOption, refuse_usage
+from lemonade.cli.downloads import begun
 from lemonade.cli.progress import follow
 from lemonade.cli.render import note, out
 from lemonade.cli.session import Session, pass_session
@@ -87,6 +88,7 @@ class _PullCommand(Command):
     metavar="MODEL...",
     help="The models that a collection is made of.",
 )
+@click.option("--detach", is_flag=True, help="Let the server do it, and come back at once.")
 @pass_session
 def pull(
     session: Session,
@@ -96,6 +98,7 @@ def pull(
     recipe: str | None,
     labels: tuple[str, ...],
     components: tuple[str, ...],
+    detach: bool,  # noqa: FBT001 - click calls it
 ) -> None:
     """Download a model.
 
@@ -117,9 +120,13 @@ def pull(
     else:
         request = {"model_name": model} | ({"source": source} if source else {})
     name = request["model_name"]
-    out(f"Pulling model: {name}")
+    request["do_not_upgrade"] = False
     try:
-        follow(client.pull({**request, "do_not_upgrade": False}))
+        if detach:
+            out(begun(client.begin_pull(request)))
+            return
+        out(f"Pulling model: {name}")
+        follow(client.pull(request))
     except ServerRefused as error:
         if error.facts.get("code") != "unknown_model":
             raise

@@ -46,6 +46,19 @@ class LoadingCommand(Command):
         return params + [flag for flag in self._flags if not taken & set(flag.opts)]
 
 
+def placing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags about a load itself: keep its options, protect it."""
+    for words, text in reversed(
+        (
+            ("--save-options", "Keep these options for later loads of this model."),
+            ("--pinned", "Protect it from making room for others."),
+        )
+    ):
+        flag = click.option(words, cls=HeadedOption, heading=GENERAL, is_flag=True, help=text)
+        command = flag(command)
+    return command
+
+
 def typed_options(context: click.Context) -> dict[str, object]:
     """The load options that were typed, by the names the server knows; nothing else is sent."""
     options: dict[str, object] = context.meta.get(_STORED, {})

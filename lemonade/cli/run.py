@@ -13,8 +13,8 @@ from typing import Final
 import click
 
 from lemonade.cli.asking import choose_model
-from lemonade.cli.command import HeadedOption, refuse_usage, words_of
-from lemonade.cli.recipe_flags import GENERAL, LoadingCommand, typed_options
+from lemonade.cli.command import refuse_usage, words_of
+from lemonade.cli.recipe_flags import LoadingCommand, placing_options, typed_options
 from lemonade.cli.render import is_terminal, note, style
 from lemonade.cli.session import Session
 from lemonade.client import LemonadeClient
@@ -28,20 +28,7 @@ _STDIN: Final = "-"
 @click.option("--system", metavar="TEXT", help="What the model is told before the prompt.")
 @click.option("--think/--no-think", default=None, help="Let the model reason, or not.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.")
-@click.option(
-    "--save-options",
-    cls=HeadedOption,
-    heading=GENERAL,
-    is_flag=True,
-    help="Keep these options for later loads of this model.",
-)
-@click.option(
-    "--pinned",
-    cls=HeadedOption,
-    heading=GENERAL,
-    is_flag=True,
-    help="Protect it from making room for others.",
-)
+@placing_options
 @click.pass_context
 def run(
     context: click.Context,

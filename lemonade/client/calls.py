@@ -135,6 +135,10 @@ class LemonadeClient:
         """
         return self._transfer("pull", request)
 
+    def begin_pull(self, request: JsonObject) -> JsonObject:
+        """The same, carried on by the server alone; the job it is."""
+        return self._begin("pull", request)
+
     def delete(self, name: str) -> JsonObject:
         """Remove a model and the files that no other model uses."""
         return self._json(
@@ -182,6 +186,10 @@ class LemonadeClient:
         request = {"recipe": recipe, "backend": variant, "force": force}
         return self._transfer("install", request)
 
+    def begin_install(self, recipe: str, variant: str, *, force: bool = False) -> JsonObject:
+        """Install a backend, carried on by the server alone; the job it is."""
+        return self._begin("install", {"recipe": recipe, "backend": variant, "force": force})
+
     def plan_install(
         self, recipe: str, variant: str, *, arch: str = "", version: str = ""
     ) -> JsonObject:
@@ -194,6 +202,20 @@ class LemonadeClient:
         """Remove a backend; models that run on it are unloaded first."""
         body = {"recipe": recipe, "backend": variant}
         return self._json("POST", f"{_API}/uninstall", body=body, timeout=_CHAT_WITHIN)
+
+    # ---- what the server fetches by itself
+
+    def downloads(self) -> list[JsonObject]:
+        """Its jobs; completed ones for a while."""
+        with self._open("GET", f"{_API}/downloads", timeout=_READ_WITHIN) as response:
+            rows = _read_rows(response)
+        if rows is None:
+            raise self._not_ours()
+        return rows
+
+    def control_download(self, id: str, action: str) -> JsonObject:  # noqa: A002 - it is one
+        """Pause, cancel or remove one; the job, or the reply to a removal."""
+        return self._json("POST", f"{_API}/downloads/control", body={"id": id, "action": action})
 
     # ---- inference
 
@@ -233,9 +255,14 @@ class LemonadeClient:
                 return
             # Some backends are set up by hand: the reply is then plain JSON with what to do.
             reply = _read_json(response) or {}
-            if action := reply.get("action"):
-                raise refusal(200, {"error": f"This needs a manual step: {action}"})
+            _check_manual(reply)
             yield Progress(file="", complete=True)
+
+    def _begin(self, verb: str, request: JsonObject) -> JsonObject:
+        body = {**request, "stream": True, "subscribe": False}
+        reply = self._json("POST", f"{_API}/{verb}", body=body, timeout=_CHAT_WITHIN)
+        _check_manual(reply)
+        return reply
 
     def _json(
         self,
@@ -249,11 +276,7 @@ class LemonadeClient:
         with self._open(method, path, query=query, body=body, timeout=timeout) as response:
             reply = _read_json(response)
         if reply is None:
-            raise ServerUnreachable(
-                f"Could not connect to Lemonade server ({self.base_url}): "
-                "what answers there does not speak JSON.",
-                remedy="Name the server with --host and --port.",
-            )
+            raise self._not_ours()
         return reply
 
     @contextmanager
@@ -297,6 +320,13 @@ class LemonadeClient:
                 remedy="Is the server still running? `lemonade status` tells.",
             ) from error
 
+    def _not_ours(self) -> ServerUnreachable:
+        return ServerUnreachable(
+            f"Could not connect to Lemonade server ({self.base_url}): "
+            "what answers there does not speak JSON.",
+            remedy="Name the server with --host and --port.",
+        )
+
     def _unreachable(self, error: requests.RequestException) -> ServerUnreachable:
         return ServerUnreachable(
             f"Could not connect to Lemonade server ({self.base_url}): {_reason(error)}.",
@@ -323,6 +353,19 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
     # None hands over each chunk as it arrives instead of collecting a fixed amount.
     chunks: Iterator[bytes] = response.iter_content(chunk_size=None)
     return chunks
+
+
+def _check_manual(reply: JsonObject) -> None:
+    if action := reply.get("action"):
+        raise refusal(200, {"error": f"This needs a manual step: {action}"})
+
+
+def _read_rows(response: requests.Response) -> list[JsonObject] | None:
+    try:
+        data = response.json()
+    except ValueError:
+        return None
+    return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else None
 
 
 def _read_json(response: requests.Response) -> JsonObject | None:

@@ -27,7 +27,7 @@ from urllib.parse import unquote
 
 from lemonade.core.errors import NoSpace, SetupFailed
 from lemonade.core.progress import ProgressListener
-from lemonade.installer.pip_output import PipReader, explain, step
+from lemonade.installer.pip_output import PipReader, explain
 from lemonade.installer.python import find_python, wheels_in
 from lemonade.installer.receipts import Package
 from lemonade.planning.install import InstallPlan
@@ -97,14 +97,16 @@ async def install_packages(
     plan: InstallPlan,
     scratch: Path,
     environ: Mapping[str, str],
+    reader: PipReader,
     listen: ProgressListener,
 ) -> tuple[Package, ...]:
     """Have pip install the plan's packages; returns what it took, with digests.
 
     `pip` is what `create_environment` returned; `scratch` a folder for what pip puts down in
-    between, for the caller to remove. In `environ`, `LEMONADE_WHEELS` is a folder that is looked
-    into first and `LEMONADE_PYPI_URL` the index to use; without it pip's configuration decides.
-    `LEMONADE_PYPI_EXTRA_URL` names further indexes.
+    between, for the caller to remove; `reader` makes frames of what pip prints. In `environ`,
+    `LEMONADE_WHEELS` is a folder that is looked into first and `LEMONADE_PYPI_URL` the index to
+    use; without it pip's configuration decides. `LEMONADE_PYPI_EXTRA_URL`
+    names further indexes.
 
     Raises:
         ChecksumMismatch, DownloadFailed, NoSpace, SetupFailed: pip failed; `facts["last_lines"]`.
@@ -113,8 +115,7 @@ async def install_packages(
     options = await asyncio.to_thread(_prepare, plan, scratch, environ)
     command = (*pip, "install", *_progress_option(pip), f"--report={report}", *options)
     lines: deque[str] = deque(maxlen=_LAST_LINES)
-    reader = PipReader(_local_sizes(plan, environ))
-    listen(step(2))
+    listen(reader.looking())
 
     def follow(line: str) -> None:
         if (progress := reader.read(line)) is not None:
@@ -282,7 +283,8 @@ def _sources(plan: InstallPlan, environ: Mapping[str, str]) -> Iterator[str]:
         yield f"--extra-index-url={index}"
 
 
-def _local_sizes(plan: InstallPlan, environ: Mapping[str, str]) -> dict[str, int]:
+def local_sizes(plan: InstallPlan, environ: Mapping[str, str]) -> dict[str, int]:
+    """Sizes of the plan's files that are in the folder of wheels. Blocks."""
     folder = Path(environ.get("LEMONADE_WHEELS") or os.devnull)
     files = (folder / file for file in plan.files)
     wheels = folder.glob("*.whl") if plan.locked else ()

@@ -34,9 +34,14 @@ from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.installer.activation import LOCK, activate, remove_versions, staging_for, sweep
 from lemonade.installer.bundles import VENV, Bundles, bundle_of
-from lemonade.installer.environments import check, create_environment, install_packages
+from lemonade.installer.environments import (
+    check,
+    create_environment,
+    install_packages,
+    local_sizes,
+)
 from lemonade.installer.fetch import Patience
-from lemonade.installer.pip_output import step
+from lemonade.installer.pip_output import CHECK, CREATE, PipReader
 from lemonade.installer.python import finish_environment
 from lemonade.installer.receipts import Package, Receipt, now, read_receipt
 from lemonade.installer.release_build import ReleaseBuilder, downloads_of
@@ -268,15 +273,17 @@ class Installer(TaskOwner):
                 plan, self._bundles.root, self._environ, self._patience, listen
             )
             contents = await builder.build(staging)
-            last = builder.last_step("check")
+            last = builder.last_step(CHECK)
         else:
-            listen(step(1))
+            sizes = await asyncio.to_thread(local_sizes, plan, self._environ)
+            reader = PipReader(len(plan.packages) + len(plan.locked), sizes)
+            listen(reader.step(CREATE))
             pip = await create_environment(staging / VENV, self._environ, plan.python)
             scratch = staging / "scratch"
-            packages = await install_packages(pip, plan, scratch, self._environ, listen)
+            packages = await install_packages(pip, plan, scratch, self._environ, reader, listen)
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
             python = await asyncio.to_thread(finish_environment, staging / VENV, plan.provides)
-            last = step(4)
+            last = reader.step(CHECK)
         listen(last)
         receipt = Receipt(
             str(plan.backend), plan.version, python, packages, now(), contents, plan.made_for

@@ -21,8 +21,11 @@ from lemonade.core.errors import (
 )
 from lemonade.core.progress import Progress
 
-STEPS: Final = ("create environment", "fetch", "install", "check")
-"""What an installation shows; `fetch` is replaced by the name of the file."""
+CREATE: Final = "create environment"
+INSTALL: Final = "install"
+CHECK: Final = "check"
+_FETCH: Final = "fetch"
+_FURTHER_STEPS: Final = 3
 
 _FILE: Final = re.compile(r"\s*(?:Downloading|Using cached|Processing)\s+(\S+)")
 _BYTES: Final = re.compile(r"Progress (\d+) of (\d+)\s*\Z")
@@ -54,40 +57,53 @@ _NETWORK: Final = (
 
 
 class PipReader:
-    """Follows one run of pip line by line.
+    """Follows one run of pip line by line, which fetches `count` files.
 
     `sizes` are those of files that need no download, in bytes; pip says nothing about them.
     """
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        self._file = STEPS[1]
-        self._sizes = sizes
+    def __init__(self, count: int, sizes: Mapping[str, int]) -> None:
+        self._count = max(1, count)
+        self._local = sizes
+        self._sizes: dict[str, int] = {}
+        self._file = ""
 
     def read(self, line: str) -> Progress | None:
         """What to show after this line, if it says anything new."""
         if match := _BYTES.match(line):
-            done, total = int(match[1]), int(match[2])
-            return step(2, self._file, done, total)
+            done, size = int(match[1]), int(match[2])
+            if self._file:
+                self._sizes[self._file] = size
+            return self._fetching(done, size)
         if match := _FILE.match(line):
             name = unquote(PurePosixPath(match[1].partition("#")[0].partition("?")[0]).name)
-            self._file = f"fetch {name}"
-            size = self._sizes.get(name, 0)
-            return step(2, self._file, size, size)
+            if not name.endswith(".whl"):
+                return None  # what pip looks into before it fetches the file itself
+            self._file = name
+            size = self._sizes[name] = self._local.get(name, 0)
+            return self._fetching(size, size)
         if line.startswith("Installing collected packages"):
-            return step(3)
+            return self.step(INSTALL)
         return None
 
+    def step(self, name: str) -> Progress:
+        """A frame for a step that is no file."""
+        number = {CREATE: 1, _FETCH: 2, INSTALL: self._count + 2, CHECK: self._count + 3}[name]
+        return self._frame(number, name)
 
-def step(number: int, name: str = "", done: int = 0, total: int = 0) -> Progress:
-    """A frame for the step of that number, from 1."""
-    return Progress(
-        file=name or STEPS[number - 1],
-        file_index=number,
-        total_files=len(STEPS),
-        bytes_downloaded=done,
-        bytes_total=total,
-        total_download_size=total,
-    )
+    def looking(self) -> Progress:
+        """A frame for the time before pip has said which file is the first."""
+        return self.step(_FETCH)
+
+    def _fetching(self, done: int, size: int) -> Progress:
+        number = 1 + min(self._count, max(1, len(self._sizes)))
+        return self._frame(number, f"{_FETCH} {self._file}".rstrip(), done, size)
+
+    def _frame(self, number: int, name: str, done: int = 0, size: int = 0) -> Progress:
+        # pip asks for one file after the other: the whole is known when the last one has begun.
+        known = len(self._sizes) >= self._count and all(self._sizes.values())
+        whole = sum(self._sizes.values()) if known else 0
+        return Progress(name, number, self._count + _FURTHER_STEPS, done, size, whole)
 
 
 def explain(what: str, lines: Sequence[str], status: int) -> InstallError:

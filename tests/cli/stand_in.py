@@ -2,7 +2,8 @@
 
 It has no engine and no files: models are rows, downloads are frames, answers are fixed words. What
 it was asked is kept and handed out at `/asked`, together with who left before the end. Names make
-it misbehave: a model called `Slow...` never finishes, `Cut...` breaks off, `Broken...` fails.
+it misbehave: a model called `Slow...` never finishes, `Steady...` takes its time,
+`Cut...` breaks off, `Broken...` fails.
 
 `python stand_in.py [--key KEY] [--port PORT]` prints the port it listens on.
 """
@@ -76,6 +77,31 @@ LOADED: dict[str, Any] = {
     "recipe_options": {"llamacpp_backend": "vulkan"},
     "last_use": 1000,
 }
+JOBS: list[dict[str, Any]] = [
+    {
+        "id": "model:Demo-1B-GGUF",
+        "type": "model",
+        "model_name": "Demo-1B-GGUF",
+        "status": "downloading",
+        "running": True,
+        "file": "demo-q4_k_m.gguf",
+        "total_download_size": 860_140_000,
+        "overall_bytes_downloaded": 361_000_000,
+        "complete": False,
+    },
+    {
+        "id": "backend:llamacpp:cpu",
+        "type": "backend",
+        "model_name": "llamacpp:cpu",
+        "status": "error",
+        "running": False,
+        "file": "find release",
+        "total_download_size": 0,
+        "overall_bytes_downloaded": 0,
+        "complete": False,
+        "error": "Nobody answers.",
+    },
+]
 CONFIG: dict[str, Any] = {
     "config_version": 2,
     "ctx_size": -1,
@@ -292,14 +318,32 @@ class StandIn:
             status=404,
         )
 
+    async def downloads(self, _request: web.Request) -> web.Response:
+        return web.json_response(JOBS)
+
+    async def control(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        job = next((job for job in JOBS if job["id"] == body["id"]), None)
+        if body["action"] == "remove":
+            return web.json_response({"status": "ok", **({} if job else {"missing": True})})
+        if job is None:
+            return web.json_response(
+                {"error": f"There is no download '{body['id']}'."}, status=404
+            )
+        return web.json_response({**job, "status": f"{body['action']}d".replace("ld", "lled")})
+
     async def pull(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if body.get("subscribe") is False:
+            return web.json_response({**JOBS[0], "id": f"model:{body['model_name']}"})
         return await self._transfer(request, body["model_name"])
 
     async def install(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         if body["backend"] == "npu":
             return web.json_response({"action": "https://example.invalid/npu.html"})
+        if body.get("subscribe") is False:
+            return web.json_response(JOBS[1])
         return await self._transfer(request, f"{body['recipe']}:{body['backend']}")
 
     async def _transfer(self, request: web.Request, name: str) -> web.StreamResponse:
@@ -319,7 +363,10 @@ class StandIn:
             bytes_previously_downloaded=40_000,
         )
         big = {"file": "demo-q4_k_m.gguf", "file_index": 2, "bytes_total": 860_100_000}
-        for percent in (0, 21, 42):
+        steady = name.startswith("Steady")
+        for percent in (0, 21, 42, 63) if steady else (0, 21, 42):
+            if steady and percent:
+                await asyncio.sleep(0.6)  # a speed is an average over a while
             await send("progress", **common, **big, bytes_downloaded=8_601_000 * percent)
         if name.startswith("Slow"):
             await asyncio.Event().wait()
@@ -406,6 +453,8 @@ def application(stand_in: StandIn) -> web.Application:
             web.get(f"{p}/logs", stand_in.logs),
             web.get(f"{p}/models", stand_in.list_models),
             web.get(f"{p}/models/{{id:.+}}", stand_in.show_model),
+            web.get(f"{p}/downloads", stand_in.downloads),
+            web.post(f"{p}/downloads/control", stand_in.control),
             web.get(f"{p}/pull/variants", stand_in.variants),
             web.post(f"{p}/pull", stand_in.pull),
             web.post(f"{p}/install", stand_in.install),

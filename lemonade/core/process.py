@@ -59,6 +59,31 @@ class StartStep:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownProblem:
+    """What is wrong when a child prints something, and what helps.
+
+    Attributes:
+        pattern: a regular expression searched in its last lines; empty if only the signal tells.
+        signal: name of the signal that ended it (`SIGILL`); empty if the output tells.
+        cause: a sentence; named groups of the pattern stand in braces.
+        fix: a sentence; likewise.
+    """
+
+    pattern: str
+    cause: str
+    fix: str
+    signal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """A known problem, recognised."""
+
+    cause: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeSpec:
     """How readiness is asked for. Times are seconds.
 
@@ -109,6 +134,7 @@ class ProcessSpec:
         labels: words for the ledger and for logs (`backend`, `version`, `recipe`).
         secrets: values that must not be shown wherever they occur in argv or env.
         log_file: where the output goes besides the ring; `None` keeps it in memory only.
+        known_problems: what its output may tell of a failure; the first that fits counts.
     """
 
     name: str
@@ -122,6 +148,7 @@ class ProcessSpec:
     log_file: Path | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    known_problems: tuple[KnownProblem, ...] = ()
 
     def shown_argv(self) -> tuple[str, ...]:
         """The command line for people: secrets are replaced by `***`."""
@@ -145,6 +172,7 @@ class ExitReport:
         last_lines: the end of its output, oldest first.
         swept: pids of further processes that had to be ended.
         survivors: pids that are still alive in spite of SIGKILL.
+        diagnosis: what was wrong, if that is a known problem.
     """
 
     status: int | None
@@ -154,6 +182,7 @@ class ExitReport:
     last_lines: tuple[str, ...] = ()
     swept: tuple[int, ...] = ()
     survivors: tuple[int, ...] = ()
+    diagnosis: Diagnosis | None = None
 
     def sentence(self) -> str:
         """One sentence: `exited with status 1 after 0.2 s`."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import BadDescriptor, Incomplete
-from lemonade.core.process import Milestone, ProbeSpec, ProcessSpec, StopPolicy
+from lemonade.core.process import KnownProblem, Milestone, ProbeSpec, ProcessSpec, StopPolicy
 from lemonade.planning.argv import Argv, check_reserved, grammar_of, merge, split_leading
 from lemonade.planning.context import chosen_context
 from lemonade.planning.facts import LaunchFacts
@@ -73,6 +73,10 @@ def plan_launch(facts: LaunchFacts) -> ProcessSpec:
             "model": facts.model.canonical_name,
         },
         secrets=secrets,
+        known_problems=tuple(
+            KnownProblem(one.pattern, one.cause, one.fix, one.signal)
+            for one in facts.recipe.problem
+        ),
     )
 
 

@@ -107,7 +107,8 @@ class Residents:
             self.draining.discard(resident)
             resident.gone.set()
             self.pulse()
-        why = resident.why if expected else f"its engine {report.sentence()}"
+        cause = f". {report.diagnosis.cause}" if report.diagnosis is not None else ""
+        why = resident.why if expected else f"its engine {report.sentence()}{cause}"
         log.log(
             logging.INFO if expected else logging.ERROR,
             "%s: unloaded: %s",

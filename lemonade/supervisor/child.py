@@ -27,6 +27,7 @@ from lemonade.core.events import (
 from lemonade.core.ids import ChildId
 from lemonade.core.process import ExitReport, ProcessSpec, StartStep
 from lemonade.supervisor.beside import Beside
+from lemonade.supervisor.diagnosis import LOOKED_AT_LINES, diagnose
 from lemonade.supervisor.entry import Entry
 from lemonade.supervisor.failures import not_ready, will_not_die
 from lemonade.supervisor.health import HealthWatch, Probe
@@ -467,14 +468,18 @@ class Child:
     def _conclude(self, final: ChildState, survivors: tuple[int, ...]) -> None:
         ending = self._ending or Ending(None, None)
         died_at = self._died_at if self._died_at is not None else self._loop.time()
+        lines = self._output.tail(LOOKED_AT_LINES)
+        crashed = not self._told_to_end or self._too_late or self._stalled
+        known = diagnose(self.spec.known_problems, lines, ending.signal) if crashed else None
         report = ExitReport(
             status=ending.status,
             signal=ending.signal,
             lived=died_at - self._born,
             expected=self._told_to_end,
-            last_lines=self._output.tail(_LAST_LINES),
+            last_lines=lines[-_LAST_LINES:],
             swept=self._swept.ended,
             survivors=survivors,
+            diagnosis=known,
         )
         self._report = report
         self._state = final
@@ -482,7 +487,8 @@ class Child:
         self._over.set()
         as_wanted = report.expected and not (self._too_late or self._stalled)
         level = logging.ERROR if survivors else logging.INFO if as_wanted else logging.WARNING
-        log.log(level, "%s %s%s", self.spec.name, report.sentence(), _remains(report))
+        cause = f": {known.cause}" if known is not None else ""
+        log.log(level, "%s %s%s%s", self.spec.name, report.sentence(), _remains(report), cause)
         self._around.bus.publish(ChildEnded(self.id, self.spec.name, report))
 
     def _abandon(self) -> None:

@@ -44,8 +44,9 @@ def not_ready(
         return NeverReady(
             f"{spec.name}: the engine did nothing for {patience:g} s{during} (it printed, "
             f"computed and read nothing) and was ended after {report.lived:.0f} s."
-            f"{_quoted(report)}",
-            remedy="It hangs. If it was waiting for something slow, allow it more with the option "
+            f"{_cause(report)}{_quoted(report)}",
+            remedy=_fix(report)
+            or "It hangs. If it was waiting for something slow, allow it more with the option "
             "stall_timeout; `lemonade logs` shows all it printed.",
             facts={**facts, "stall_timeout": patience},
         )
@@ -53,8 +54,9 @@ def not_ready(
         limit = spec.probe.ready_within
         return NeverReady(
             f"{spec.name}: the engine was not ready after {limit:g} s and was ended."
-            f"{_quoted(report)}",
-            remedy="If it was still loading, allow it more time with the option ready_timeout; "
+            f"{_cause(report)}{_quoted(report)}",
+            remedy=_fix(report)
+            or "If it was still loading, allow it more time with the option ready_timeout; "
             "`lemonade logs` shows all it printed.",
             facts={**facts, "ready_within": limit},
         )
@@ -66,8 +68,9 @@ def not_ready(
         )
     when = "" if was_ready else " while starting"
     return ExitedWhileStarting(
-        f"{spec.name}: the engine {_ended(report)}{when}.{_quoted(report)}",
-        remedy="Correct what it complains about, most often an argument, a file or too little "
+        f"{spec.name}: the engine {_ended(report)}{when}.{_cause(report)}{_quoted(report)}",
+        remedy=_fix(report)
+        or "Correct what it complains about, most often an argument, a file or too little "
         "memory; `lemonade logs` shows all it printed.",
         facts=facts,
     )
@@ -84,11 +87,22 @@ def will_not_die(spec: ProcessSpec, report: ExitReport) -> WouldNotDie:
 
 
 def _facts(report: ExitReport) -> dict[str, object]:
-    return {
+    facts: dict[str, object] = {
         "exit_status": report.status,
         "signal": report.signal,
         "last_lines": list(report.last_lines),
     }
+    if report.diagnosis is not None:
+        facts["cause"] = report.diagnosis.cause
+    return facts
+
+
+def _cause(report: ExitReport) -> str:
+    return f" {report.diagnosis.cause}" if report.diagnosis is not None else ""
+
+
+def _fix(report: ExitReport) -> str:
+    return report.diagnosis.fix if report.diagnosis is not None else ""
 
 
 def _ended(report: ExitReport) -> str:

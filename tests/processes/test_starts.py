@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lemonade.core.errors import NeverReady
+from lemonade.core.errors import ExitedWhileStarting, NeverReady
 from lemonade.core.events import ChildProgressed
-from lemonade.core.process import Milestone, ProbeSpec, StartStep
+from lemonade.core.process import Diagnosis, KnownProblem, Milestone, ProbeSpec, StartStep
 from lemonade.supervisor import Phase
 from tests.processes.conftest import PATIENCE, Bench
 
@@ -96,3 +96,26 @@ async def test_a_failure_names_the_phase(bench: Bench) -> None:
         with pytest.raises(NeverReady, match="during 'weights 70 %'") as caught:
             await child.ready()
     assert caught.value.facts["phase"] == "weights"
+
+
+async def test_a_known_problem_is_called_by_its_name(bench: Bench) -> None:
+    known = KnownProblem("load the model '(?P<name>.*)'", "There is no {name}.", "Squeeze {name}.")
+    async with bench.supervisor() as supervisor:
+        child = await bench.start(
+            supervisor, "--exit-at-start", "3", "-m", "juice", known_problems=(known,)
+        )
+        with pytest.raises(ExitedWhileStarting, match=r"status 3 .*There is no juice\.") as caught:
+            await child.ready()
+        assert child.report is not None
+        assert child.report.diagnosis == Diagnosis("There is no juice.", "Squeeze juice.")
+    assert caught.value.remedy == "Squeeze juice."
+    assert caught.value.facts["cause"] == "There is no juice."
+    assert caught.value.facts["exit_status"] == 3
+
+
+async def test_who_is_stopped_has_no_problem(bench: Bench) -> None:
+    known = KnownProblem("listening", "It listens.", "")
+    async with bench.supervisor() as supervisor:
+        child = await bench.ready(supervisor, known_problems=(known,))
+        report = await child.stop()
+    assert report.diagnosis is None

@@ -9,13 +9,17 @@ STAMP  := $(VENV)/.ready-$(shell cksum pyproject.toml | cut -d' ' -f1)
 
 export LEMONADE_WHEELS := $(WHEELS)
 
-.PHONY: demo test check setup bench docs clean
+.PHONY: demo test test-vllm check setup bench docs clean
 
 demo: setup
 	$(BIN)/lemonade demo $(DEMO_ARGS)
 
 test: check
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+# vLLM itself, on the processor: minutes and 3.5 GB. LEMONADE_VLLM_CACHE is a cache directory to keep it in.
+test-vllm: setup
+	$(BIN)/python -m pytest -m vllm tests/vllm $(TEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check -q .

@@ -15,12 +15,23 @@ settings.register_profile(
 )
 settings.load_profile("house")
 
+_FOR_TESTS = ("LEMONADE_WHEELS", "LEMONADE_VLLM_CACHE", "LEMONADE_PYPI_EXTRA_URL")
+
 for name in tuple(os.environ):
     # Keys, hosts and directories of the person who runs the tests must not leak into them.
-    if name.startswith("LEMONADE_") and name != "LEMONADE_WHEELS":
+    if name.startswith("LEMONADE_") and name not in _FOR_TESTS:
         del os.environ[name]
     if name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "HF_HOME"):
         del os.environ[name]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of vLLM itself take minutes and gigabytes: they run if `-m` names them, else not."""
+    if "vllm" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("vllm")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

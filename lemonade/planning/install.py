@@ -83,7 +83,10 @@ class InstallPlan:
 
     def requirements(self) -> str:
         """The lines of a requirements file for `pip install --require-hashes`."""
-        lines = [package.requirement() for package in self.locked]
+        # What an index may not have comes first: pip looks for them one after the other, and
+        # fetches each on the way.
+        rare = sorted(self.locked, key=lambda package: "+" not in package.version)
+        lines = [package.requirement() for package in rare]
         for package in self.packages:
             digests = sorted(
                 digest

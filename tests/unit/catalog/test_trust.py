@@ -20,6 +20,7 @@ from tests.unit.catalog.conftest import BACKEND, RECIPE, Folder
 from tests.unit.catalog.signing import Signer
 
 CPU = BackendId("brew", "cpu")
+PACKAGES = 'source = "pypi"\nversion = "1"\nlock = "mine.lock"'
 MINE = BACKEND.replace("Brewer on the processor", "Mine")
 
 # Made by the program itself: its public key, a file, and both kinds of signatures.
@@ -274,3 +275,18 @@ def test_a_start_without_keys_does_not_load_the_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_lock_is_bound_to_its_descriptor(folder, overlay, trust, signer):
+    text = BACKEND.replace("Brewer on the processor", "Mine")
+    text = text.replace('source     = "system"\nexecutable = "brew"', PACKAGES)
+    text = text.replace("{executable}", "{python}")
+    lock = overlay.write("backends/mine.lock", f"brew==1 --hash=sha256:{'a' * 64}\n")
+    signer.sign(overlay.write("backends/mine.toml", text))
+    with pytest.raises(BadDescriptor, match=r"mine\.lock belongs to it"):
+        load(folder, overlay, trust)
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    signer.sign(
+        overlay.write("backends/mine.toml", f'{text}\n[files]\n"mine.lock" = "{digest}"\n')
+    )
+    assert load(folder, overlay, trust).backend(CPU).pin.locked[0].name == "brew"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lemonade.catalog import LockedPackage
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import BadDescriptor, UnsupportedHere
 from lemonade.hardware.facts import Cpu
@@ -78,3 +79,19 @@ def test_packages_whose_names_begin_alike() -> None:
     first, second = lines.values()
     assert len(first) == len(second) == len(plan.sha256) / 2
     assert not set(first) & set(second)
+
+
+def test_builds_that_an_index_may_not_have_are_asked_for_first() -> None:
+    common, special = LockedPackage("a", "1", ("c3",)), LockedPackage("z", "1+cpu", ("d4",))
+    pin = WHEEL.pin.model_copy(
+        update={"packages": (), "sha256": {}, "lock": "x.lock", "locked": (common, special)}
+    )
+    spec = WHEEL.model_copy(update={"pin": pin})
+    plan = plan_install(select(spec, MACHINE), MACHINE, (), ROOT)
+    assert plan.requirements() == "z==1+cpu --hash=sha256:d4\na==1 --hash=sha256:c3\n"
+
+
+def test_nothing_to_install_is_a_mistake() -> None:
+    spec = WHEEL.model_copy(update={"pin": WHEEL.pin.model_copy(update={"packages": ()})})
+    with pytest.raises(BadDescriptor, match="names no packages"):
+        plan_install(select(spec, MACHINE), MACHINE, (), ROOT)

@@ -255,3 +255,11 @@ def test_a_launch_can_be_planned_before_the_bundle_is_installed() -> None:
     not_yet = Bundle(backend().backend_id, "", Path("/"), backend().bundle.argv)
     spec = plan_launch(facts(bundle=not_yet))
     assert spec.argv[3:] == ALWAYS
+
+
+def test_a_default_yields_to_a_variable_of_the_servers_own() -> None:
+    mine = backend().model_copy(update={"defaults": {"MEMORY": "2", "PLACE": "{overlay}/x"}})
+    env = plan_launch(facts(backend=mine, environ={"MEMORY": "8", "OTHER": "1"})).env
+    assert env["MEMORY"] == "8"
+    assert env["PLACE"].endswith(".overlay/x")
+    assert "OTHER" not in env

@@ -10,6 +10,7 @@ from lemonade.cli.session import Session, pass_session
 from lemonade.core.errors import MalformedRequest
 from lemonade.core.ids import BackendId
 from lemonade.core.inference import JsonObject
+from lemonade.storage import expanded
 
 
 def _read_spec(text: str) -> BackendId:
@@ -82,6 +83,10 @@ def _evidence(recipes: JsonObject) -> list[str]:
 @backends.command(cls=Command)
 @click.argument("spec", type=_read_spec, metavar="SPEC")
 @click.option("--force", is_flag=True, help="Even if it is there, or not meant for this machine.")
+@click.option(
+    "--from", "source", metavar="PLACE", default="", help="From a file, a folder or a URL instead."
+)
+@click.option("--sha256", metavar="HEX", default="", help="What the file of --from must be.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("--arch", metavar="GPU", default="", help="With --dry-run: for that GPU (sm_86).")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: for scripts.")
@@ -91,6 +96,8 @@ def install(
     session: Session,
     spec: BackendId,
     force: bool,  # noqa: FBT001 - click calls it
+    source: str,
+    sha256: str,
     dry_run: bool,  # noqa: FBT001
     arch: str,
     as_json: bool,  # noqa: FBT001
@@ -105,16 +112,28 @@ def install(
     from lemonade.cli.progress import follow
 
     if dry_run:
+        if source:
+            raise refuse_usage("--dry-run shows what is fetched; with --from nothing is.")
         plan = session.client().plan_install(spec.recipe, spec.variant, arch=arch)
         write_json(plan) if as_json else show_plan(plan)
         return
     if arch or as_json:
         raise refuse_usage("--arch and --json belong to --dry-run.")
+    if sha256 and not source:
+        raise refuse_usage("--sha256 belongs to --from.")
+    if detach and source:
+        raise refuse_usage("What --from names is installed while somebody waits.")
     if detach:
         out(begun(session.client().begin_install(spec.recipe, spec.variant, force=force)))
         return
     out(f"Installing backend: {spec}")
-    said = follow(session.client().install(spec.recipe, spec.variant, force=force))
+    client = session.client()
+    if source:
+        place = source if "://" in source else str(expanded(source).absolute())
+        steps = client.install_from(spec.recipe, spec.variant, place, sha256=sha256, force=force)
+    else:
+        steps = client.install(spec.recipe, spec.variant, force=force)
+    said = follow(steps)
     out(said or f"Backend installed successfully: {spec}")
 
 

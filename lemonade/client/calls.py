@@ -190,6 +190,21 @@ class LemonadeClient:
         """Install a backend, carried on by the server alone; the job it is."""
         return self._begin("install", {"recipe": recipe, "backend": variant, "force": force})
 
+    def install_from(
+        self,
+        recipe: str,
+        variant: str,
+        source: str,
+        *,
+        sha256: str = "",
+        version: str = "",
+        force: bool = False,
+    ) -> Iterator[Progress]:
+        """Install a backend from a path on the server's machine, or from an address."""
+        request: JsonObject = {"recipe": recipe, "backend": variant, "from": source}
+        known = {"sha256": sha256, "version": version, "force": force}
+        return self._transfer("install", {**request, **{k: v for k, v in known.items() if v}})
+
     def plan_install(
         self, recipe: str, variant: str, *, arch: str = "", version: str = ""
     ) -> JsonObject:

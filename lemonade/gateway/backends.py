@@ -18,7 +18,7 @@ from lemonade.core.ids import BackendId
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.gateway.bodies import field, flag, read_object
-from lemonade.gateway.deciding import decide
+from lemonade.gateway.deciding import Decision, Handed, check_given, decide, decide_given
 from lemonade.gateway.dry_run import describe_plan
 from lemonade.gateway.errors import json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
@@ -51,22 +51,28 @@ async def install(request: web.Request) -> web.StreamResponse:
 
     streaming = flag(body, "stream", default=False)
     subscribed = flag(body, "subscribe", default=True)
+    handed = _handed(body, force=force)
     try:
-        decision = await decide(parts, backend, force=force)
+        if handed is None:
+            decision = await decide(parts, backend, force=force)
+        else:
+            decision = check_given(parts, backend, handed) or Decision()
     except LemonadeError as error:
         return json_response(describe(error), status=status_of(error, "string"))
     if decision.action:
         return json_response({"action": decision.action, **answer})
-    said = {"message": decision.note} if decision.note else {}
     if streaming and not subscribed:
         job = parts.installer.detach(backend.backend_id, decision.plan, force=force)
-        return json_response({**job, **said})
+        return json_response({**job, **({"message": decision.note} if decision.note else {})})
 
     async def operate(listen: ProgressListener) -> JsonObject:
-        if decision.plan is None:
-            listen(Progress(backend.id, complete=True, message=decision.note))
-        else:
-            await parts.installer.install(decision.plan, listen, force=force)
+        done = decision
+        if handed is not None:
+            done = await decide_given(parts, backend, handed, listen)
+        if done.plan is not None:
+            await parts.installer.install(done.plan, listen, force=force)
+        listen(Progress(backend.id, complete=True, message=done.note))
+        said = {"message": done.note} if done.note else {}
         return {"status": "success", **answer, **said}
 
     if streaming:
@@ -107,6 +113,21 @@ async def uninstall(request: web.Request) -> web.Response:
             "backend": backend.backend_id.variant,
         }
     )
+
+
+def _handed(body: JsonObject, *, force: bool) -> Handed | None:
+    """What somebody hands over instead of having it fetched, if anybody does."""
+    source, digest = field(body, "from", str), field(body, "sha256", str)
+    if not source:
+        if digest:
+            raise MalformedRequest("The field 'sha256' is about what 'from' names.")
+        return None
+    if not flag(body, "subscribe", default=True):
+        raise MalformedRequest(
+            "What is handed over is installed while somebody waits.",
+            remedy="Leave 'subscribe' out.",
+        )
+    return Handed(source, digest or "", field(body, "version", str) or "", force)
 
 
 def _named(parts: Parts, body: JsonObject) -> BackendSpec:

@@ -11,8 +11,18 @@ from dataclasses import dataclass
 from lemonade.catalog import BackendSpec
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import InstallForbidden, LemonadeError, UnsupportedHere
+from lemonade.core.progress import ProgressListener
 from lemonade.gateway.parts import Parts
-from lemonade.planning import LATEST, InstallPlan, Selection, judge, plan_install
+from lemonade.installer import is_address
+from lemonade.planning import (
+    LATEST,
+    InstallPlan,
+    Selection,
+    judge,
+    plan_install,
+    select,
+    version_for,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,23 @@ class Decision:
     plan: InstallPlan | None = None
     action: str = ""
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What somebody hands over to be installed.
+
+    Attributes:
+        source: an absolute path on the server's machine, or an address.
+        sha256: what it is said to be; may be empty.
+        version: what it is to be called; empty leaves that to us.
+        force: whether it is wanted also where it does not run, or is here already.
+    """
+
+    source: str
+    sha256: str = ""
+    version: str = ""
+    force: bool = False
 
 
 async def decide(
@@ -79,6 +106,62 @@ async def decide(
         if resolved.unreachable:
             return Decision(note=_stays(parts, backend, kept, resolved.unknown))
     return Decision(plan)
+
+
+def check_given(parts: Parts, backend: BackendSpec, wish: Handed) -> Decision | None:
+    """What can be said before anything is looked at; `None` if it may be taken.
+
+    Raises:
+        UnsupportedHere: it does not run here, or is nothing that we install.
+        InstallForbidden: it would have to be fetched, and nothing may be.
+    """
+    described = parts.selections.described(backend)
+    if not described.pin.fetched:
+        raise UnsupportedHere(
+            f"{backend.id} is not installed by Lemonade.",
+            remedy="Name your program in the setting of this backend.",
+        )
+    select(described, parts.machine, version=wish.version)
+    verdict = judge(described, parts.machine)
+    if not verdict.supported and not wish.force:
+        if verdict.actionable:
+            return Decision(action=f"{verdict.reason} {verdict.fix}")
+        raise UnsupportedHere(
+            f"{backend.id} cannot run here: {verdict.reason}", remedy=verdict.fix
+        )
+    if is_address(wish.source) and (why := _forbidden(parts)):
+        raise InstallForbidden(
+            f"The setting '{why}' forbids fetching {backend.id}.",
+            remedy=f"`lemonade config set {why}=false` allows it; so does a file on this machine.",
+        )
+    return None
+
+
+async def decide_given(
+    parts: Parts, backend: BackendSpec, wish: Handed, listen: ProgressListener
+) -> Decision:
+    """Look at what somebody hands over; an address is fetched first. `check_given` came before.
+
+    Raises:
+        LemonadeError: it is not there, or not what is needed.
+    """
+    machine, described = parts.machine, parts.selections.described(backend)
+    wanted = select(described, machine, version=wish.version)
+    given = await parts.installer.take(
+        wish.source, wanted.spec, machine, sha256=wish.sha256, listen=listen
+    )
+    if not wish.version and described.pin.source == "github":
+        version = version_for(described, machine, given.name, given.sha256)
+        wanted = select(described, machine, version=version)
+    present, root = parts.bundles.present(backend), parts.bundles.root
+    plan = plan_install(wanted, machine, present, root, force=wish.force, given=given)
+    if plan.present is not None and not wish.force:
+        note = f"{backend.id} {plan.version} is installed already; --force installs it again."
+        return Decision(plan, note=note)
+    note = f"{backend.id} {plan.version} was installed from {given.origin}."
+    if given.vouched_by == "first use":
+        note += f" Nobody vouches for it; its SHA-256 is {given.sha256}."
+    return Decision(plan, note=note)
 
 
 async def _look_for_latest(parts: Parts, backend: BackendSpec) -> str:

@@ -270,11 +270,20 @@ def _prepare(plan: InstallPlan, scratch: Path, environ: Mapping[str, str]) -> tu
     )
 
 
+def missing_wheels(folder: Path, plan: InstallPlan) -> list[str]:
+    """Packages of the plan of which a folder has no wheel. Blocks."""
+    there = set(wheels_in(folder)) if plan.locked else set()
+    locked = [
+        f"{one.name}=={one.version}" for one in plan.locked if (one.name, one.version) not in there
+    ]
+    return locked + [package for package in plan.packages if not _holds(folder, plan, package)]
+
+
 def _sources(plan: InstallPlan, environ: Mapping[str, str]) -> Iterator[str]:
     folder = environ.get("LEMONADE_WHEELS", "")
     if folder and Path(folder).is_dir():
         yield f"--find-links={folder}"
-        if _holds_all(Path(folder), plan):
+        if not missing_wheels(Path(folder), plan):
             yield "--no-index"
             return
     if index := environ.get("LEMONADE_PYPI_URL"):
@@ -289,13 +298,6 @@ def local_sizes(plan: InstallPlan, environ: Mapping[str, str]) -> dict[str, int]
     files = (folder / file for file in plan.files)
     wheels = folder.glob("*.whl") if plan.locked else ()
     return {file.name: file.stat().st_size for file in (*files, *wheels) if file.is_file()}
-
-
-def _holds_all(folder: Path, plan: InstallPlan) -> bool:
-    there = set(wheels_in(folder)) if plan.locked else set()
-    return all((package.name, package.version) in there for package in plan.locked) and all(
-        _holds(folder, plan, package) for package in plan.packages
-    )
 
 
 def _holds(folder: Path, plan: InstallPlan, package: str) -> bool:

@@ -32,6 +32,7 @@ from lemonade.core.events import BundleInstalled, BundleRemoved
 from lemonade.core.ids import BackendId
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
+from lemonade.hardware import Machine
 from lemonade.installer.activation import LOCK, activate, remove_versions, staging_for, sweep
 from lemonade.installer.bundles import VENV, Bundles, bundle_of
 from lemonade.installer.environments import (
@@ -39,8 +40,10 @@ from lemonade.installer.environments import (
     create_environment,
     install_packages,
     local_sizes,
+    missing_wheels,
 )
 from lemonade.installer.fetch import Patience
+from lemonade.installer.handing import take
 from lemonade.installer.pip_output import CHECK, CREATE, PipReader
 from lemonade.installer.python import finish_environment
 from lemonade.installer.receipts import Package, Receipt, now, read_receipt
@@ -48,6 +51,7 @@ from lemonade.installer.release_build import ReleaseBuilder, downloads_of
 from lemonade.installer.resolving import ResolvedPlan, resolve
 from lemonade.installer.threads import committed, finished
 from lemonade.jobs import Job, Jobs, Kind, TaskOwner
+from lemonade.planning.given import Given
 from lemonade.planning.install import InstallPlan
 from lemonade.storage import FileLock
 
@@ -115,6 +119,7 @@ class Installer(TaskOwner):
         self._environ = environ
         self._overlay_of = overlay_of
         self._patience = patience
+        self._taking = asyncio.Lock()
         self._canary = canary
         self.jobs: Jobs[Bundle | None] = Jobs(_KIND, self._tasks)
 
@@ -170,6 +175,37 @@ class Installer(TaskOwner):
         return await resolve(
             plan, self._bundles.root, self._environ, self._patience, online=online
         )
+
+    async def take(
+        self,
+        source: str,
+        spec: BackendSpec,
+        machine: Machine,
+        *,
+        sha256: str,
+        listen: ProgressListener,
+    ) -> Given:
+        """Look at what somebody hands over, a path or an address, to plan with.
+
+        `spec` is the backend in the version that was named or is pinned; `sha256` what it is said
+        to be, or empty.
+
+        Raises:
+            MalformedRequest: it is not there, cannot be read, or is not what is needed.
+            ChecksumMismatch: it is not what it is called, or said to be.
+            DownloadFailed: the address does not answer.
+        """
+        async with self._taking:  # two that fetch the same would write into one file
+            return await take(
+                source,
+                spec,
+                machine,
+                self._bundles.root,
+                self._environ,
+                self._patience,
+                sha256=sha256,
+                listen=listen,
+            )
 
     async def uninstall(self, spec: BackendSpec) -> bool:
         """Remove every version of the backend; whether there was any.
@@ -275,18 +311,27 @@ class Installer(TaskOwner):
             contents = await builder.build(staging)
             last = builder.last_step(CHECK)
         else:
-            sizes = await asyncio.to_thread(local_sizes, plan, self._environ)
+            environ = await asyncio.to_thread(_with_wheels, plan, self._environ)
+            sizes = await asyncio.to_thread(local_sizes, plan, environ)
             reader = PipReader(len(plan.packages) + len(plan.locked), sizes)
             listen(reader.step(CREATE))
             pip = await create_environment(staging / VENV, self._environ, plan.python)
             scratch = staging / "scratch"
-            packages = await install_packages(pip, plan, scratch, self._environ, reader, listen)
+            packages = await install_packages(pip, plan, scratch, environ, reader, listen)
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
             python = await asyncio.to_thread(finish_environment, staging / VENV, plan.provides)
             last = reader.step(CHECK)
         listen(last)
         receipt = Receipt(
-            str(plan.backend), plan.version, python, packages, now(), contents, plan.made_for
+            backend=str(plan.backend),
+            version=plan.version,
+            python=python,
+            packages=packages,
+            installed_at=now(),
+            contents=contents,
+            made_for=plan.made_for,
+            source="" if plan.given is None else "file",
+            origin="" if plan.given is None else plan.given.origin,
         )
         return receipt, last
 
@@ -337,6 +382,20 @@ def _nothing_to_do(
         return there
 
     return work
+
+
+def _with_wheels(plan: InstallPlan, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment in which pip finds what somebody handed over, and asks nobody else."""
+    if plan.given is None:
+        return environ
+    folder = plan.given.files[0].parent
+    if missing := missing_wheels(folder, plan):
+        raise SetupFailed(
+            f"{folder} lacks {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}.",
+            remedy="It must hold a wheel of every package, in the pinned version.",
+            facts={"missing": missing},
+        )
+    return {**environ, "LEMONADE_WHEELS": str(folder)}
 
 
 def _discard(staging: Path) -> None:

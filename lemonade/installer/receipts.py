@@ -82,6 +82,8 @@ class Receipt:
         installed_at: ISO 8601, UTC.
         contents: what was taken from a release; `None` if the packages are all.
         made_for: the GPU the build depends on; empty if it depends on none.
+        source: `file` if somebody handed it over; empty if it was fetched.
+        origin: where that was.
     """
 
     backend: str
@@ -91,6 +93,8 @@ class Receipt:
     installed_at: str
     contents: Contents | None = None
     made_for: str = ""
+    source: str = ""
+    origin: str = ""
 
     def write(self, bundle: Path) -> None:
         """Put it into a bundle's directory. Raises as `write_json` does."""
@@ -107,6 +111,8 @@ class Receipt:
             "installed_at": self.installed_at,
             "made_for": self.made_for,
         }
+        if self.source:
+            document = {**document, "source": self.source, "origin": self.origin}
         if self.contents is not None:
             document = {**document, **_written(self.contents, bundle)}
         write_json(bundle / RECEIPT, document, mode=0o644)
@@ -130,6 +136,8 @@ def read_receipt(bundle: Path) -> Receipt | None:
             installed_at=str(document["installed_at"]),
             contents=_contents(document) if document.get("executable") else None,
             made_for=str(document.get("made_for", "")),
+            source=str(document.get("source", "")),
+            origin=str(document.get("origin", "")),
         )
     except (KeyError, TypeError, ValueError):
         return None

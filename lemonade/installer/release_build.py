@@ -26,7 +26,9 @@ from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.published import PublishedAsset, look_up
 from lemonade.installer.receipts import Asset, Contents, InstalledFile
 from lemonade.installer.threads import finished, outlast
+from lemonade.installer.trees import copy_tree
 from lemonade.installer.trust import record_digest
+from lemonade.planning.given import Given
 from lemonade.planning.install import InstallPlan
 from lemonade.planning.releases import ReleasePlan
 
@@ -80,9 +82,11 @@ class ReleaseBuilder:
             InstallError: with the reason. Downloads that may be continued are kept, what is
                 wrong is not.
         """
+        if self._plan.given is not None:
+            return await self._take(self._plan.given, staging)
         self._listen(self._frame(1, "find release"))
         hosts = ReleaseHosts.from_environ(self._environ)
-        await asyncio.to_thread(_make_private, self._root, self._folder)
+        await asyncio.to_thread(make_private, self._root, self._folder)
         async with Fetcher(hosts, self._environ, self._patience) as fetcher:
             asset = await look_up(self._release, fetcher, self._root)
             self._steps = len(asset.files) + _FURTHER_STEPS
@@ -93,6 +97,27 @@ class ReleaseBuilder:
         except (UnsafeArchive, SetupFailed, ChecksumMismatch):
             await asyncio.to_thread(self.forget)
             raise
+
+    async def _take(self, given: Given, staging: Path) -> Contents:
+        """Fill `staging` from what somebody handed over; it stays as it is."""
+        self._steps = 2
+        remotes = tuple(
+            RemoteFile(path.name, f"{given.origin}", size)
+            for path, size in zip(given.files, given.sizes, strict=True)
+        )
+        await asyncio.to_thread(make_private, self._root, self._folder)
+        await asyncio.to_thread(self._check_space, remotes)
+        digest = "" if len(given.files) > 1 else given.sha256
+        local = tuple(
+            LocalFile(path, size, digest)
+            for path, size in zip(given.files, given.sizes, strict=True)
+        )
+        asset = PublishedAsset(given.name, remotes, given.sha256)
+        contents = await self._unpack(asset, local, staging)
+        if given.vouched_by == "first use" and is_planned_file(self._release, given.name):
+            path = self._release.path_of(given.name)
+            await finished(record_digest, self._root, path, given.sha256)
+        return contents
 
     def last_step(self, name: str) -> Progress:
         """A frame for what is left to be done after building."""
@@ -144,11 +169,19 @@ class ReleaseBuilder:
                 loop.call_soon_threadsafe(self._listen, frame)
 
         def work() -> Contents:
-            _check_whole(asset, fetched)
-            staging.mkdir(mode=0o755)
-            limits = Limits(unpacked_bytes=_free(self._root))
-            parts = [file.path for file in fetched]
-            files = unpack(asset.name, parts, staging / TREE, limits, report)
+            given = self._plan.given
+            if given is not None and given.tree:
+                staging.mkdir(mode=0o755)
+                size = given.sizes[0]
+                files = copy_tree(
+                    given.files[0], staging / TREE, lambda done: report(min(done, size), size)
+                )
+            else:
+                _check_whole(asset, fetched)
+                staging.mkdir(mode=0o755)
+                limits = Limits(unpacked_bytes=_free(self._root))
+                parts = [file.path for file in fetched]
+                files = unpack(asset.name, parts, staging / TREE, limits, report)
             return Contents(
                 executable=self._find(staging, files),
                 tag=self._release.tag,
@@ -223,7 +256,8 @@ def downloads_of(root: Path, backend: BackendId) -> Path:
     return root / DOWNLOADS / backend.recipe / backend.variant
 
 
-def _make_private(root: Path, folder: Path) -> None:
+def make_private(root: Path, folder: Path) -> None:
+    """Make a folder for downloads that only its owner may look into. Blocks."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in (root / DOWNLOADS, folder.parent, folder):
         path.mkdir(mode=0o700, exist_ok=True)
@@ -236,10 +270,17 @@ def _make_private(root: Path, folder: Path) -> None:
     (root / DOWNLOADS).chmod(0o700)
 
 
+def is_planned_file(release: ReleasePlan, name: str) -> bool:
+    """Whether that release has a file of that name, as far as the plan knows."""
+    return "*" not in release.asset.name and name == release.asset.name
+
+
 def _sweep(folder: Path, wanted: set[str]) -> None:
     """Remove what was fetched for another version and never used."""
     for path in folder.iterdir():
-        if path.name.removesuffix(".etag") not in wanted:
+        if path.is_dir():  # what somebody handed over by its address
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.removesuffix(".etag") not in wanted:
             path.unlink(missing_ok=True)
 
 

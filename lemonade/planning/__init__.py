@@ -11,6 +11,7 @@ from lemonade.planning.eviction import (
     slot_policy,
 )
 from lemonade.planning.facts import LaunchFacts
+from lemonade.planning.given import Given, version_for
 from lemonade.planning.install import InstallPlan, download_name, plan_install
 from lemonade.planning.launch import plan_launch
 from lemonade.planning.matrix import lacking
@@ -26,9 +27,9 @@ from lemonade.planning.support import Verdict, choose_backend, judge, judge_for
 
 __all__ = [
     "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "Demand", "EffectiveOptions",
-    "EvictionPlan", "InstallPlan", "LaunchFacts", "PinKind", "ResidentFacts", "Selection",
+    "EvictionPlan", "Given", "InstallPlan", "LaunchFacts", "PinKind", "ResidentFacts", "Selection",
     "Verdict", "check_options", "choose_backend", "download_name", "grammar_of", "judge",
     "judge_for", "known_options", "lacking", "merge", "on_channel", "parse_argv",
     "plan_checkpoint", "plan_eviction", "plan_install", "plan_launch", "resolve_options", "select",
-    "slot_policy", "split_checkpoint", "with_gpu",
+    "slot_policy", "split_checkpoint", "version_for", "with_gpu",
 ]  # fmt: skip

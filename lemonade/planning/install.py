@@ -19,6 +19,7 @@ from lemonade.core.bundle import Bundle
 from lemonade.core.errors import BadDescriptor, UnsupportedHere
 from lemonade.core.ids import BackendId
 from lemonade.hardware.facts import Machine
+from lemonade.planning.given import Given
 from lemonade.planning.releases import ReleasePlan, folder_version, made_for, plan_release
 from lemonade.planning.selection import Selection
 from lemonade.planning.support import Verdict, judge
@@ -45,6 +46,7 @@ class InstallPlan:
         runs_here: whether this machine can run it; if not, somebody insists on having it.
         keeps: other versions that are installed, and stay.
         verdict: whether it runs on the machine it was planned for.
+        given: what is taken instead of fetching anything.
         locked: for a private environment, instead of `packages` and `sha256`: every package with
             the digests of its files.
         provides: distributions that are only said to be there, name and version.
@@ -66,6 +68,7 @@ class InstallPlan:
     made_for: str = ""
     runs_here: bool = True
     keeps: tuple[str, ...] = ()
+    given: Given | None = None
     verdict: Verdict | None = None
     locked: tuple[LockedPackage, ...] = ()
     provides: Mapping[str, str] = field(default_factory=dict)
@@ -79,6 +82,8 @@ class InstallPlan:
         if self.release is None:
             return ("create environment", "fetch", "install", "check", "activate")
         name = self.release.asset.name
+        if self.given is not None:
+            return (f"unpack {self.given.name}", "check", "activate")
         return ("find release", f"fetch {name}", f"unpack {name}", "check", "activate")
 
     def requirements(self) -> str:
@@ -104,10 +109,12 @@ def plan_install(
     root: Path,
     *,
     force: bool = False,
+    given: Given | None = None,
 ) -> InstallPlan:
     """Decide how to install what is wanted under `root`, the directory of all bundles.
 
     `present` is what is installed of it, in any version. `force` asks not whether it runs here.
+    `given` is what somebody hands over instead of having it fetched.
 
     Raises:
         UnsupportedHere: it does not run on this machine, or it is not something we install.
@@ -144,6 +151,7 @@ def plan_install(
         runs_here=verdict.supported,
         keeps=tuple(one.version for one in present if one.version != version),
         verdict=verdict,
+        given=given,
         locked=spec.pin.locked,
         provides=dict(spec.pin.provides),
         python=spec.pin.python,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict, Unpack
+
 import click
 
 from lemonade.cli.command import Command, Group, refuse_usage
@@ -80,6 +82,18 @@ def _evidence(recipes: JsonObject) -> list[str]:
     return ["", *lines] if lines else []
 
 
+class _Wish(TypedDict):
+    """The options of `backends install`, as click hands them over."""
+
+    force: bool
+    source: str
+    sha256: str
+    dry_run: bool
+    arch: str
+    as_json: bool
+    detach: bool
+
+
 @backends.command(cls=Command)
 @click.argument("spec", type=_read_spec, metavar="SPEC")
 @click.option("--force", is_flag=True, help="Even if it is there, or not meant for this machine.")
@@ -92,17 +106,7 @@ def _evidence(recipes: JsonObject) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: for scripts.")
 @click.option("--detach", is_flag=True, help="Let the server do it, and come back at once.")
 @pass_session
-def install(
-    session: Session,
-    spec: BackendId,
-    force: bool,  # noqa: FBT001 - click calls it
-    source: str,
-    sha256: str,
-    dry_run: bool,  # noqa: FBT001
-    arch: str,
-    as_json: bool,  # noqa: FBT001
-    detach: bool,  # noqa: FBT001
-) -> None:
+def install(session: Session, spec: BackendId, **wish: Unpack[_Wish]) -> None:
     """Install a backend.
 
     SPEC is RECIPE:BACKEND, as the list shows them. Ctrl-C stops; the same command goes on.
@@ -111,30 +115,36 @@ def install(
     from lemonade.cli.plan_view import show_plan
     from lemonade.cli.progress import follow
 
-    if dry_run:
-        if source:
-            raise refuse_usage("--dry-run shows what is fetched; with --from nothing is.")
-        plan = session.client().plan_install(spec.recipe, spec.variant, arch=arch)
-        write_json(plan) if as_json else show_plan(plan)
+    _check_words(wish)
+    client, force, source = session.client(), wish["force"], wish["source"]
+    if wish["dry_run"]:
+        plan = client.plan_install(spec.recipe, spec.variant, arch=wish["arch"])
+        write_json(plan) if wish["as_json"] else show_plan(plan)
         return
-    if arch or as_json:
-        raise refuse_usage("--arch and --json belong to --dry-run.")
-    if sha256 and not source:
-        raise refuse_usage("--sha256 belongs to --from.")
-    if detach and source:
-        raise refuse_usage("What --from names is installed while somebody waits.")
-    if detach:
-        out(begun(session.client().begin_install(spec.recipe, spec.variant, force=force)))
+    if wish["detach"]:
+        out(begun(client.begin_install(spec.recipe, spec.variant, force=force)))
         return
     out(f"Installing backend: {spec}")
-    client = session.client()
     if source:
         place = source if "://" in source else str(expanded(source).absolute())
-        steps = client.install_from(spec.recipe, spec.variant, place, sha256=sha256, force=force)
+        digest = wish["sha256"]
+        steps = client.install_from(spec.recipe, spec.variant, place, sha256=digest, force=force)
     else:
         steps = client.install(spec.recipe, spec.variant, force=force)
     said = follow(steps)
     out(said or f"Backend installed successfully: {spec}")
+
+
+def _check_words(wish: _Wish) -> None:
+    """Refuse options that do not go together."""
+    if wish["source"] and wish["dry_run"]:
+        raise refuse_usage("--dry-run shows what is fetched; with --from nothing is.")
+    if (wish["arch"] or wish["as_json"]) and not wish["dry_run"]:
+        raise refuse_usage("--arch and --json belong to --dry-run.")
+    if wish["sha256"] and not wish["source"]:
+        raise refuse_usage("--sha256 belongs to --from.")
+    if wish["detach"] and wish["source"]:
+        raise refuse_usage("What --from names is installed while somebody waits.")
 
 
 @backends.command(cls=Command)

@@ -227,7 +227,7 @@ async def _join(
     )
     selections = Selections(catalog, configuration, machine, bundles, latest=latest.known)
     supervisor = await stack.enter_async_context(
-        Supervisor(ledger_dir=directories.state / "children", bus=bus)
+        Supervisor(ledger_dir=directories.state / "children", bus=bus, guarded=True)
     )
     placement = LocalPlacement(supervisor)
     installer = await stack.enter_async_context(

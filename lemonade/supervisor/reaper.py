@@ -19,6 +19,7 @@ from lemonade.core.events import OrphanReaped
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.ledger import Ledger, Owner, Record
 from lemonade.supervisor.processes import (
+    Identity,
     ProcessFacts,
     executable_of,
     read_process,
@@ -49,8 +50,12 @@ class Reaper:
         self._bus = bus
         self._grace = grace
 
-    async def reap(self) -> None:
-        """End the orphans of dead servers, one record after the other."""
+    async def reap(self, only: Identity | None = None) -> None:
+        """End the orphans of dead servers, all records side by side.
+
+        Args:
+            only: the one server whose records are looked at; `None` is every server.
+        """
         us = await self._beside.proc(Owner.ourselves)
         records = await self._beside.disk(self._ledger.records)
         theirs = []
@@ -58,10 +63,11 @@ class Reaper:
         for record in records:
             if await self._beside.proc(_is_somebody_elses, record.owner, us):
                 protected.add(record.leader.pid)
-            else:
+            elif only is None or record.owner.identity == only:
                 theirs.append(record)
-        for record in theirs:
-            await self._end(record, us, frozenset(protected))
+        async with asyncio.TaskGroup() as group:
+            for record in theirs:
+                group.create_task(self._end(record, us, frozenset(protected)))
 
     async def _end(self, record: Record, us: Owner, protected: frozenset[int]) -> None:
         survivors: tuple[int, ...] = ()

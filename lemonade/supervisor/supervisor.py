@@ -13,6 +13,7 @@ import logging
 import re
 import secrets
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -25,6 +26,7 @@ from lemonade.core.ids import ChildId
 from lemonade.core.process import ProcessSpec
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.child import Child, Surroundings
+from lemonade.supervisor.guardian import Guardian
 from lemonade.supervisor.health import Probe
 from lemonade.supervisor.kin import Census
 from lemonade.supervisor.ledger import Ledger, Owner
@@ -54,6 +56,7 @@ class Supervisor:
         watch_interval: float = 5.0,
         notice_interval: float = 1.0,
         orphan_grace: float = 1.0,
+        guarded: bool = False,
     ) -> None:
         """Set up, without doing anything yet.
 
@@ -63,12 +66,16 @@ class Supervisor:
             watch_interval: least seconds between two probes of a ready child.
             notice_interval: seconds between two looks for new descendants.
             orphan_grace: seconds that an earlier server's processes get to end by themselves.
+            guarded: have a guardian, from the first child on, that ends what the children have
+                started if this process is killed. Needs a `/proc`.
         """
         self._bus = bus
         self._ledger = Ledger(ledger_dir)
         self._watch_interval = watch_interval
         self._notice_interval = notice_interval
         self._orphan_grace = orphan_grace
+        self._guarded = guarded and sys.platform.startswith("linux")
+        self._guardian: Guardian | None = None
         self._children: dict[ChildId, Child] = {}
         self._ports = Ports()
         self._closing = False
@@ -115,6 +122,7 @@ class Supervisor:
                 else:
                     await self._group.__aexit__(None, None, None)
             finally:
+                await self._around.beside.disk(self._dismiss_guardian)
                 self._around.beside.close()
 
     def lease_port(self) -> PortLease:
@@ -169,6 +177,24 @@ class Supervisor:
             raise
         return child
 
+    def _post_guardian(self) -> None:
+        """Have one, also if somebody has ended the last one. Blocks; in the disk's thread only."""
+        if not self._guarded or (self._guardian is not None and self._guardian.alive):
+            return
+        if self._guardian is not None:
+            log.warning("The guardian of the engines was ended (pid %d).", self._guardian.pid)
+            self._dismiss_guardian()
+        try:
+            self._guardian = Guardian(self._ledger.directory.absolute())
+        except OSError as error:  # the next server ends what is left then
+            log.warning("The engines have no guardian: %s", error)
+
+    def _dismiss_guardian(self) -> None:
+        """Blocks; in the disk's thread only, so that it comes after one that was being posted."""
+        if self._guardian is not None:
+            self._guardian.dismiss()
+            self._guardian = None
+
     async def _own(self, child: Child) -> None:
         try:
             await child.run()
@@ -181,6 +207,7 @@ class Supervisor:
         census = Census()
         while True:
             await self._has_children.wait()
+            await beside.disk(self._post_guardian)
             try:
                 newcomers = await beside.proc(census.newcomers)
                 for child in tuple(self._children.values()):

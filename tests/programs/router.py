@@ -1,6 +1,6 @@
 """A server in miniature: a supervisor with one fake engine, to be killed by a test.
 
-    python router.py LEDGER MARK [switches of fake_engine ...]
+    python router.py LEDGER MARK [--guarded] [switches of fake_engine ...]
 
 Prints one JSON line when the child is ready and its descendants are in the ledger, then waits for
 SIGTERM.
@@ -23,7 +23,11 @@ async def main(ledger: Path, mark: str, switches: list[str]) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     bench = Bench(ledger.parent, mark)
-    async with Supervisor(ledger_dir=ledger, bus=Bus(), notice_interval=0.02) as supervisor:
+    guarded = "--guarded" in switches
+    switches = [switch for switch in switches if switch != "--guarded"]
+    async with Supervisor(
+        ledger_dir=ledger, bus=Bus(), notice_interval=0.02, guarded=guarded
+    ) as supervisor:
         child = await bench.ready(supervisor, *switches)
         wanted = switches.count("--spawn-engine")
         while len(child.descendants) < wanted:

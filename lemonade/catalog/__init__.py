@@ -1,7 +1,7 @@
 """Floor 2: what is declared. Backends, recipes, models and families, and where they come from."""
 
 from lemonade.catalog.availability import not_run, not_run_reason, unavailable_reason
-from lemonade.catalog.backend import BackendSpec, BundleSpec, PinSpec, RunsOnSpec
+from lemonade.catalog.backend import BackendSpec, BundleSpec, PinSpec, RunsOnSpec, RuntimeSpec
 from lemonade.catalog.catalog import Catalog
 from lemonade.catalog.checkpoint_text import UPLOADED_SOURCE, from_page
 from lemonade.catalog.families import FamilyMatch, FamilyRegistry
@@ -19,8 +19,8 @@ from lemonade.catalog.trust import trusted
 __all__ = [
     "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
     "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "CatalogReview", "FamilyMatch",
-    "FamilyRegistry", "LockedPackage", "ModelRegistry", "ModelSpec", "OptionSpec",
-    "PinSpec", "RecipeSpec", "RunsOnSpec", "SavedOptions", "UpstreamSpec", "clean_name",
+    "FamilyRegistry", "LockedPackage", "ModelRegistry", "ModelSpec", "OptionSpec", "PinSpec",
+    "RecipeSpec", "RunsOnSpec", "RuntimeSpec", "SavedOptions", "UpstreamSpec", "clean_name",
     "from_page", "is_definition", "is_unset", "normal_name", "not_run", "not_run_reason",
     "review_catalog", "shipped", "sources", "split_origin", "trusted", "unavailable_reason",
 ]  # fmt: skip

@@ -177,16 +177,46 @@ class RunsOnSpec(Declared):
     automatic: bool = True
 
 
+class RuntimeSpec(Declared):
+    """Libraries that builds need and come without; the system's own, or one that is fetched.
+
+    Attributes:
+        name: of the folder in which all backends that need it share it.
+        version: what the builds were made for.
+        os: systems that it is needed on.
+        library: the file that shows that it is there.
+        libraries: folders below its root in which engines find libraries.
+        base_url: where its publisher has it.
+        url_variable: variable that names another place.
+        file: the archive below `base_url`. Placeholders: `{version}` and `{variant}`.
+        variants: what `{variant}` is, by `{gfx}`; a GPU that is not listed is its own.
+        sha256: digests of archives, by file name; without one the first archive is believed.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)+$")
+    os: tuple[str, ...] = ("linux",)
+    library: str
+    libraries: tuple[str, ...] = ("lib", "lib64")
+    base_url: str
+    url_variable: str = ""
+    file: str
+    variants: dict[str, str] = Field(default_factory=dict)
+    sha256: dict[str, str] = Field(default_factory=dict)
+
+
 class ChannelSpec(Declared):
     """Another line of builds of the same backend, for those who choose it.
 
     Attributes:
         pin: where they come from; takes the place of the backend's own.
         runs_on: its support matrix; empty is the backend's own.
+        runtime: what they need besides; nothing, if it is left out.
     """
 
     pin: PinSpec
     runs_on: tuple[RunsOnSpec, ...] = ()
+    runtime: RuntimeSpec | None = None
 
 
 class BundleSpec(Declared):
@@ -228,6 +258,7 @@ class BackendSpec(Declared):
         not_for: checkpoints it cannot run, though its recipe can: patterns with `*`, in small
             letters, for the repository or the whole name.
         environment: variables set for the child; same placeholders as `bundle.argv`.
+        runtime: libraries that its builds need and come without.
         channels: other lines of builds by name; `pin` itself is the channel `stable`.
         channel_setting: key of `config.json` that names the channel.
         files: SHA-256 of files beside the descriptor that belong to it, by their path from its
@@ -250,6 +281,7 @@ class BackendSpec(Declared):
     bundle: BundleSpec
     environment: dict[str, str] = Field(default_factory=dict)
     defaults: dict[str, str] = Field(default_factory=dict)
+    runtime: RuntimeSpec | None = None
     channels: dict[str, ChannelSpec] = Field(default_factory=dict)
     channel_setting: str = ""
     files: dict[str, str] = Field(default_factory=dict)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from lemonade.catalog.backend import BackendSpec
+from lemonade.catalog.backend import BackendSpec, RuntimeSpec
 from lemonade.catalog.reading import bad
 from lemonade.catalog.recipe import RecipeSpec
 
@@ -89,9 +89,11 @@ def check_backend(spec: BackendSpec, path: Path) -> None:
     allowed = _OF_SOURCE[spec.pin.source]
     _check(path, ("bundle", "argv"), spec.bundle.argv, allowed)
     _check(path, ("bundle", "smoke"), spec.bundle.smoke, allowed)
+    more = {"runtime"} if spec.runtime is not None else set()
     for table, variables in (("environment", spec.environment), ("defaults", spec.defaults)):
         for name, value in variables.items():
-            _check(path, (table, name), (value,), allowed)
+            _check(path, (table, name), (value,), allowed | more)
+    _check_runtimes(spec, path)
     _check_release(spec, path)
     values = (*spec.environment.values(), *spec.defaults.values())
     words = (*spec.bundle.argv, *spec.bundle.smoke, *values)
@@ -100,6 +102,28 @@ def check_backend(spec: BackendSpec, path: Path) -> None:
         raise bad(
             path, ("bundle", "argv"), f"{{overlay}} is the folder {overlay}, and there is none"
         )
+
+
+def _check_runtimes(spec: BackendSpec, path: Path) -> None:
+    places: list[tuple[tuple[str, ...], RuntimeSpec | None]] = [(("runtime",), spec.runtime)]
+    places += [(("channels", name, "runtime"), one.runtime) for name, one in spec.channels.items()]
+    for where, runtime in places:
+        if runtime is None:
+            continue
+        if spec.pin.source != "github":
+            raise bad(path, where, "it means something for the source github only")
+        _check(path, (*where, "file"), (runtime.file,), frozenset({"version", "variant"}))
+        if not runtime.file.endswith(_ARCHIVES):
+            raise bad(path, (*where, "file"), f"it must end in one of {', '.join(_ARCHIVES)}")
+        if not runtime.base_url.startswith("https://"):
+            raise bad(path, (*where, "base_url"), "it must begin with https://")
+        _check_digests(path, (*where, "sha256"), runtime.sha256)
+
+
+def _check_digests(path: Path, where: tuple[str, ...], digests: Mapping[str, str]) -> None:
+    for file, digest in digests.items():
+        if not _DIGEST.fullmatch(digest):
+            raise bad(path, (*where, file), "a SHA-256 has 64 digits of 0-9 and a-f")
 
 
 def _check_release(spec: BackendSpec, path: Path) -> None:
@@ -115,9 +139,7 @@ def _check_release(spec: BackendSpec, path: Path) -> None:
             raise bad(path, where, f"it must end in one of {', '.join(_ARCHIVES)}")
         if asset.parts and "*" in asset.name:
             raise bad(path, where, "what may be split must be named without *")
-    for file, digest in spec.pin.sha256.items():
-        if not _DIGEST.fullmatch(digest):
-            raise bad(path, ("pin", "sha256", file), "a SHA-256 has 64 digits of 0-9 and a-f")
+    _check_digests(path, ("pin", "sha256"), spec.pin.sha256)
 
 
 def overlay_beside(path: Path) -> Path:

@@ -201,7 +201,9 @@ class Settings(_Keys):
         "stable", "Which builds for ROCm are installed."
     )
     rocm_install_method: Literal["auto", "wheel", "tarball"] = _key(
-        "auto", "How the ROCm runtime is installed.", effect=NOT_YET
+        "auto",
+        "How the ROCm runtime is installed; `auto` is `tarball`, and `wheel` is refused when it "
+        "would be needed.",
     )
     config_version: int = _key(
         CONFIG_VERSION, "Of the file's layout; kept by Lemonade.", effect="-", ge=1

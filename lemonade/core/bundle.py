@@ -17,6 +17,7 @@ class Bundle:
         version: as the publisher names it; `system` binaries report their own or `system`.
         root: directory it lives in; for a `system` binary the directory of the executable.
         argv: the program and its fixed first arguments, absolute paths.
+        libraries: folders of a runtime that it needs and does not hold.
         removable: whether uninstalling means something (`False` for `system` and `path`).
     """
 
@@ -25,3 +26,4 @@ class Bundle:
     root: Path
     argv: tuple[str, ...]
     removable: bool = True
+    libraries: tuple[Path, ...] = ()

@@ -1,12 +1,13 @@
 """Floor 2: what the machine is and how busy it is. Facts only; plans are made above."""
 
 from lemonade.hardware.detect import detect
-from lemonade.hardware.facts import Cpu, Evidence, Gpu, Machine, Npu, Problem
+from lemonade.hardware.facts import Cpu, Evidence, Gpu, Machine, Npu, Problem, RocmRoot
 from lemonade.hardware.instruments import Instruments, real_instruments
 from lemonade.hardware.usage import SystemUsage, usage
 
 # fmt: off
 __all__ = [
-    "Cpu", "Evidence", "Gpu", "Instruments", "Machine", "Npu", "Problem", "SystemUsage", "detect",
+    "Cpu", "Evidence", "Gpu", "Instruments", "Machine", "Npu", "Problem", "RocmRoot",
+    "SystemUsage", "detect",
     "real_instruments", "usage",
 ]

@@ -21,9 +21,10 @@ import psutil
 
 from lemonade.hardware import linux
 from lemonade.hardware.amd import find_amd_gpus
-from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu
+from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu, RocmRoot
 from lemonade.hardware.instruments import Instruments
 from lemonade.hardware.nvidia import find_nvidia_gpus
+from lemonade.hardware.rocm import find_rocm
 from lemonade.hardware.xdna import find_xdna_npus
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def detect(root: Path = Path("/"), instruments: Instruments = _FILES_ONLY) -> Ma
     unknown = Cpu("unknown", "unknown", 1, 1, frozenset())
     no_gpus: tuple[Gpu, ...] = ()
     no_npus: tuple[Npu, ...] = ()
+    no_rocm: tuple[RocmRoot, ...] = ()
     return Machine(
         os="linux",
         os_version=ask("The operating system", linux.os_version, "Linux"),
@@ -66,6 +68,7 @@ def detect(root: Path = Path("/"), instruments: Instruments = _FILES_ONLY) -> Ma
         gpus=ask("AMD GPUs", partial(find_amd_gpus, instruments=instruments), no_gpus)
         + ask("NVIDIA GPUs", partial(find_nvidia_gpus, instruments=instruments), no_gpus),
         npus=ask("NPUs", partial(find_xdna_npus, instruments=instruments), no_npus),
+        rocm=ask("ROCm", partial(find_rocm, named=instruments.rocm_path), no_rocm),
         problems=tuple(problems),
     )
 

@@ -142,6 +142,21 @@ class Npu:
 
 
 @dataclass(frozen=True, slots=True)
+class RocmRoot:
+    """A ROCm that this system has.
+
+    Attributes:
+        path: its root.
+        version: as its files say; empty if they say nothing.
+        named: whether the operator named it, in `ROCM_PATH`.
+    """
+
+    path: str
+    version: str
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """One look at the machine.
 
@@ -151,6 +166,7 @@ class Machine:
         kernel: release of the kernel.
         memory_bytes: physical memory, or the container's limit if that is less.
         problems: detectors that could not answer, as sentences.
+        rocm: where ROCm was installed by others.
     """
 
     os: str
@@ -161,3 +177,4 @@ class Machine:
     gpus: tuple[Gpu, ...] = ()
     npus: tuple[Npu, ...] = ()
     problems: tuple[str, ...] = ()
+    rocm: tuple[RocmRoot, ...] = ()

@@ -39,15 +39,17 @@ class Instruments:
         may_open: whether this user may open a device.
         run: runs a program; `None`: no program is run.
         nvml: gives NVIDIA's library, or `None` if there is none.
+        rocm_path: where the operator says that ROCm is; may be empty.
     """
 
     may_open: MayOpen = may_open
     run: RunProgram | None = None
     nvml: Callable[[], Nvml | None] = lambda: None
+    rocm_path: str = ""
 
 
 def real_instruments(environ: Mapping[str, str]) -> Instruments:
-    """Those of the machine we run on. `environ` is for its `PATH`."""
+    """Those of the machine we run on. `environ` is for its `PATH` and `ROCM_PATH`."""
     path = environ.get("PATH", os.defpath)
 
     def run(argv: Sequence[str], within: float) -> str | None:
@@ -55,7 +57,7 @@ def real_instruments(environ: Mapping[str, str]) -> Instruments:
         program = shutil.which(argv[0], path=f"{path}{os.pathsep}{_DEFAULT_PLACES}")
         return run_program((program, *argv[1:]), within) if program else None
 
-    return Instruments(run=run, nvml=installed_nvml)
+    return Instruments(run=run, nvml=installed_nvml, rocm_path=environ.get("ROCM_PATH", ""))
 
 
 def installed_nvml() -> Nvml | None:

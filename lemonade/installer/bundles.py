@@ -240,8 +240,17 @@ def bundle_of(
     program = interpreter(path) if contents is None else path / contents.executable
     if not program.exists():
         return None  # a link to an interpreter that was removed does not exist either
-    words = tuple(_filled(word, program) for word in argv)
-    return Bundle(backend=backend, version=receipt.version, root=path, argv=words)
+    libraries: tuple[Path, ...] = ()
+    if receipt.runtime is not None:
+        found = receipt.runtime.folders(path.parents[2])
+        if found is None:
+            return None  # the system's own was removed since
+        libraries = found
+    runtime = "".join(f"{folder}:" for folder in libraries)
+    words = tuple(_filled(word, program).replace("{runtime}", runtime) for word in argv)
+    return Bundle(
+        backend=backend, version=receipt.version, root=path, argv=words, libraries=libraries
+    )
 
 
 def interpreter(bundle: Path) -> Path:

@@ -49,14 +49,13 @@ from lemonade.installer.python import finish_environment
 from lemonade.installer.receipts import Package, Receipt, now, read_receipt
 from lemonade.installer.release_build import ReleaseBuilder, downloads_of
 from lemonade.installer.resolving import ResolvedPlan, resolve
+from lemonade.installer.runtimes import SharedRuntime, drop_unused, held
 from lemonade.installer.threads import committed, finished
+from lemonade.installer.turns import locked
 from lemonade.jobs import Job, Jobs, Kind, TaskOwner
 from lemonade.planning.given import Given
 from lemonade.planning.install import InstallPlan
 from lemonade.storage import FileLock
-
-_LOCK_INTERVAL: Final = 0.1
-"""Seconds between two looks at a lock that another server holds."""
 
 _PATIENCE: Final = Patience()
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -227,6 +226,7 @@ class Installer(TaskOwner):
             removed = await asyncio.to_thread(remove_versions, folder)
             downloads = downloads_of(self._bundles.root, spec.backend_id)
             await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
+            await asyncio.to_thread(drop_unused, self._bundles.root)
         except OSError as error:
             raise InstallError(
                 f"{spec.id} cannot be removed: {error.strerror or error}.",
@@ -266,25 +266,19 @@ class Installer(TaskOwner):
     ) -> Bundle:
         """Install while no other process does."""
         folder = plan.target.parent
-        lock = FileLock(folder / LOCK)
-        waited = False
-        while not lock.acquire():
-            if not waited:
-                listen(Progress("wait for another installation"))
-            waited = True
-            await asyncio.sleep(_LOCK_INTERVAL)
-        try:
+        async with locked(folder, listen):
             await asyncio.to_thread(sweep, folder)
             if not force and (there := self._there(plan)) is not None:
                 return there  # another process was quicker, or the sweep brought it back
-            return await self._build(plan, listen)
-        finally:
-            lock.release()
+            async with held(plan.runtime, self._bundles.root, self._environ, listen) as runtime:
+                return await self._build(plan, runtime, listen)
 
-    async def _build(self, plan: InstallPlan, listen: ProgressListener) -> Bundle:
+    async def _build(
+        self, plan: InstallPlan, runtime: SharedRuntime | None, listen: ProgressListener
+    ) -> Bundle:
         staging = staging_for(plan.target)
         try:
-            receipt, last = await self._fill(plan, staging, listen)
+            receipt, last = await self._fill(plan, runtime, staging, listen)
             await self._check(plan, staging, receipt)
             await self._try(plan, staging, receipt, lambda: listen(replace(last, file=_TRY)))
             if plan.release is not None:  # first, or who is killed in between leaves them for ever
@@ -299,14 +293,18 @@ class Installer(TaskOwner):
         return bundle
 
     async def _fill(
-        self, plan: InstallPlan, staging: Path, listen: ProgressListener
+        self,
+        plan: InstallPlan,
+        runtime: SharedRuntime | None,
+        staging: Path,
+        listen: ProgressListener,
     ) -> tuple[Receipt, Progress]:
         """Have everything in the staging folder but the receipt; also the last step shown."""
         python, contents = "", None
         packages: tuple[Package, ...] = ()
         if plan.release is not None:
             builder = ReleaseBuilder(
-                plan, self._bundles.root, self._environ, self._patience, listen
+                plan, self._bundles.root, self._environ, self._patience, listen, runtime
             )
             contents = await builder.build(staging)
             last = builder.last_step(CHECK)
@@ -322,6 +320,12 @@ class Installer(TaskOwner):
             python = await asyncio.to_thread(finish_environment, staging / VENV, plan.provides)
             last = reader.step(CHECK)
         listen(last)
+        used = None
+        # What somebody hands over may bring its own; then nothing is fetched, this neither.
+        if runtime is not None and (
+            plan.given is None or await asyncio.to_thread(runtime.is_there)
+        ):
+            used = runtime.used
         receipt = Receipt(
             backend=str(plan.backend),
             version=plan.version,
@@ -332,6 +336,7 @@ class Installer(TaskOwner):
             made_for=plan.made_for,
             source="" if plan.given is None else "file",
             origin="" if plan.given is None else plan.given.origin,
+            runtime=used,
         )
         return receipt, last
 

@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 
 RECEIPT: Final = "receipt.json"
 FILES: Final = "files.json"
+TREE: Final = "tree"
+"""What an archive held, inside a bundle."""
+
+RUNTIMES: Final = ".runtimes"
+"""Where runtimes are that bundles share, below the directory of all bundles."""
+
 _SCHEMA: Final = 1
 
 
@@ -72,6 +78,27 @@ class Contents:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedRuntime:
+    """The runtime a bundle was installed with.
+
+    Attributes:
+        folder: below the folder of all runtimes; or absolute, which is the system's own.
+        library: file that must be in one of `libraries`.
+        libraries: folders below it that engines find libraries in.
+    """
+
+    folder: str
+    library: str
+    libraries: tuple[str, ...]
+
+    def folders(self, root: Path) -> tuple[Path, ...] | None:
+        """Those that are there; `None` if the library is not. `root` has all bundles."""
+        top = root / RUNTIMES / self.folder
+        found = tuple(top / name for name in self.libraries if (top / name).is_dir())
+        return found if any((one / self.library).exists() for one in found) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What was installed.
 
@@ -84,6 +111,7 @@ class Receipt:
         made_for: the GPU the build depends on; empty if it depends on none.
         source: `file` if somebody handed it over; empty if it was fetched.
         origin: where that was.
+        runtime: libraries it needs besides.
     """
 
     backend: str
@@ -95,6 +123,7 @@ class Receipt:
     made_for: str = ""
     source: str = ""
     origin: str = ""
+    runtime: UsedRuntime | None = None
 
     def write(self, bundle: Path) -> None:
         """Put it into a bundle's directory. Raises as `write_json` does."""
@@ -113,6 +142,10 @@ class Receipt:
         }
         if self.source:
             document = {**document, "source": self.source, "origin": self.origin}
+        if self.runtime is not None:
+            libraries = list(self.runtime.libraries)
+            used = {"folder": self.runtime.folder, "library": self.runtime.library}
+            document = {**document, "runtime": {**used, "libraries": libraries}}
         if self.contents is not None:
             document = {**document, **_written(self.contents, bundle)}
         write_json(bundle / RECEIPT, document, mode=0o644)
@@ -138,6 +171,7 @@ def read_receipt(bundle: Path) -> Receipt | None:
             made_for=str(document.get("made_for", "")),
             source=str(document.get("source", "")),
             origin=str(document.get("origin", "")),
+            runtime=_runtime(document["runtime"]) if document.get("runtime") else None,
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -152,6 +186,11 @@ def _package(entry: Mapping[str, Any]) -> Package:
     return Package(
         str(entry["name"]), str(entry["version"]), str(entry["file"]), str(entry["sha256"])
     )
+
+
+def _runtime(entry: Mapping[str, Any]) -> UsedRuntime:
+    libraries = tuple(str(name) for name in entry["libraries"])
+    return UsedRuntime(str(entry["folder"]), str(entry["library"]), libraries)
 
 
 def _written(contents: Contents, bundle: Path) -> JsonObject:

@@ -11,8 +11,6 @@ import hashlib
 import os
 import shutil
 import stat
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,12 +18,13 @@ from typing import Final
 from lemonade.core.errors import ChecksumMismatch, NoSpace, SetupFailed, UnsafeArchive
 from lemonade.core.ids import BackendId
 from lemonade.core.progress import Progress, ProgressListener
-from lemonade.installer.archive import Limits, UnpackedFile, unpack
+from lemonade.installer.archive import Limits, Report, UnpackedFile, unpack
 from lemonade.installer.fetch import Fetcher, LocalFile, Patience, RemoteFile
 from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.published import PublishedAsset, look_up
-from lemonade.installer.receipts import Asset, Contents, InstalledFile
-from lemonade.installer.threads import finished, outlast
+from lemonade.installer.receipts import TREE, Asset, Contents, InstalledFile
+from lemonade.installer.runtimes import STEPS, SharedRuntime
+from lemonade.installer.threads import finished, stoppable
 from lemonade.installer.trees import copy_tree
 from lemonade.installer.trust import record_digest
 from lemonade.planning.given import Given
@@ -33,9 +32,6 @@ from lemonade.planning.install import InstallPlan
 from lemonade.planning.releases import ReleasePlan
 
 DOWNLOADS: Final = ".downloads"
-TREE: Final = "tree"
-"""What an archive held, inside a bundle."""
-
 _UNPACKED: Final = 4
 """How much larger engines are than their archives, at most, when the space is checked."""
 
@@ -43,11 +39,6 @@ _RESERVE: Final = 64 << 20
 """Bytes of the disk that are left alone."""
 
 _FURTHER_STEPS: Final = 3
-_REPORT_EVERY: Final = 0.1
-
-
-class _StoppedError(Exception):
-    """Nobody waits any more."""
 
 
 class ReleaseBuilder:
@@ -63,7 +54,9 @@ class ReleaseBuilder:
         environ: Mapping[str, str],
         patience: Patience,
         listen: ProgressListener,
+        runtime: SharedRuntime | None = None,
     ) -> None:
+        """Nothing is done yet; `runtime` is had first, if the bundle needs one."""
         assert plan.release is not None
         self._plan = plan
         self._release: ReleasePlan = plan.release
@@ -74,6 +67,7 @@ class ReleaseBuilder:
         self._steps = 1 + _FURTHER_STEPS
         self._total = 0
         self._folder = downloads_of(root, plan.backend)
+        self._runtime = runtime
 
     async def build(self, staging: Path) -> Contents:
         """Fill `staging`, which must not be there yet.
@@ -90,7 +84,12 @@ class ReleaseBuilder:
         async with Fetcher(hosts, self._environ, self._patience) as fetcher:
             asset = await look_up(self._release, fetcher, self._root)
             self._steps = len(asset.files) + _FURTHER_STEPS
-            await asyncio.to_thread(self._check_space, asset.files)
+            shared = await self._look_up_runtime(fetcher)
+            if shared is not None:
+                self._steps += STEPS
+            await asyncio.to_thread(self._check_space, asset.files, shared)
+            if shared is not None:
+                await self._have_runtime(fetcher, shared)
             fetched = await self._fetch(fetcher, asset.files)
         try:
             return await self._unpack(asset, fetched, staging)
@@ -106,7 +105,7 @@ class ReleaseBuilder:
             for path, size in zip(given.files, given.sizes, strict=True)
         )
         await asyncio.to_thread(make_private, self._root, self._folder)
-        await asyncio.to_thread(self._check_space, remotes)
+        await asyncio.to_thread(self._check_space, remotes, None)
         digest = "" if len(given.files) > 1 else given.sha256
         local = tuple(
             LocalFile(path, size, digest)
@@ -127,6 +126,26 @@ class ReleaseBuilder:
         """Remove what was fetched. Blocks."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    async def _look_up_runtime(self, fetcher: Fetcher) -> RemoteFile | None:
+        """What has to be fetched of it; `None` if nothing."""
+        if self._runtime is None or await asyncio.to_thread(self._runtime.is_there):
+            return None
+        return await self._runtime.look_up(fetcher)
+
+    async def _have_runtime(self, fetcher: Fetcher, source: RemoteFile) -> None:
+        assert self._runtime is not None
+        self._total = source.size_bytes
+
+        def fetching(have: int, size: int, previously: int) -> None:
+            self._listen(self._frame(2, f"fetch {source.name}", have, size, previously))
+
+        def unpacking(done: int, size: int) -> None:
+            self._listen(self._frame(3, f"unpack {source.name}", done, size))
+
+        await self._runtime.install(
+            fetcher, source, lambda: _free(self._root), fetching, unpacking
+        )
+
     async def _fetch(self, fetcher: Fetcher, files: Sequence[RemoteFile]) -> tuple[LocalFile, ...]:
         sizes = [file.size_bytes for file in files]
         self._total = sum(sizes) if all(sizes) else 0
@@ -134,7 +153,7 @@ class ReleaseBuilder:
         await asyncio.to_thread(_sweep, self._folder, wanted)
         fetched = [
             await self._fetch_one(fetcher, file, number)
-            for number, file in enumerate(files, start=2)
+            for number, file in enumerate(files, start=self._steps - len(files) - 1)
         ]
         self._total = sum(local.size_bytes for local in fetched)
         return tuple(fetched)
@@ -155,20 +174,10 @@ class ReleaseBuilder:
     async def _unpack(
         self, asset: PublishedAsset, fetched: Sequence[LocalFile], staging: Path
     ) -> Contents:
-        stop = threading.Event()
-        loop = asyncio.get_running_loop()
-        told = 0.0
+        def show(done: int, size: int) -> None:
+            self._listen(self._frame(self._steps - 1, f"unpack {asset.name}", done, size))
 
-        def report(done: int, size: int) -> None:
-            nonlocal told
-            if stop.is_set():
-                raise _StoppedError
-            if done == size or time.monotonic() - told >= _REPORT_EVERY:
-                told = time.monotonic()
-                frame = self._frame(self._steps - 1, f"unpack {asset.name}", done, size)
-                loop.call_soon_threadsafe(self._listen, frame)
-
-        def work() -> Contents:
+        def work(report: Report) -> Contents:
             given = self._plan.given
             if given is not None and given.tree:
                 staging.mkdir(mode=0o755)
@@ -195,12 +204,7 @@ class ReleaseBuilder:
                 ),
             )
 
-        future = loop.run_in_executor(None, work)
-        try:
-            return await asyncio.shield(future)
-        finally:
-            stop.set()
-            await outlast(future)
+        return await stoppable(work, show)
 
     def _find(self, staging: Path, files: Sequence[UnpackedFile]) -> str:
         """The program, below `staging`; it may be executed from now on."""
@@ -217,15 +221,18 @@ class ReleaseBuilder:
         (staging / path).chmod(mode | 0o100 | (mode & 0o044) >> 2)
         return path
 
-    def _check_space(self, files: Sequence[RemoteFile]) -> None:
+    def _check_space(self, files: Sequence[RemoteFile], shared: RemoteFile | None) -> None:
         """Before the first byte: archives and what is in them lie side by side for a while."""
+        places = [(file, self._partial(file)) for file in files]
+        if shared is not None and self._runtime is not None:
+            places.append((shared, self._runtime.partial))
         there = 0
-        for file in files:
+        for file, partial in places:
             try:
-                there += min(self._partial(file).stat().st_size, file.size_bytes)
+                there += min(partial.stat().st_size, file.size_bytes)
             except OSError:
                 continue
-        packed = sum(file.size_bytes for file in files)
+        packed = sum(file.size_bytes for file, _ in places)
         needed = space_for(packed) - there
         free = shutil.disk_usage(self._root).free
         if needed > free:

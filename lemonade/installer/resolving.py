@@ -18,6 +18,7 @@ from lemonade.installer.fetch import Fetcher, Patience, RemoteFile
 from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.published import look_up
 from lemonade.installer.release_build import space_for
+from lemonade.installer.runtimes import SharedRuntime
 from lemonade.installer.trust import recorded_digest
 from lemonade.planning.install import InstallPlan
 from lemonade.planning.releases import ReleasePlan
@@ -99,6 +100,12 @@ async def resolve(
                 raise
             files = await asyncio.to_thread(_planned, plan.release, root, environ)
             unknown, unreachable = f"{error.facts['reason']}.", True
+    if plan.runtime is not None and plan.release is not None and plan.given is None:
+        shared = SharedRuntime(plan.runtime, root, environ)
+        if not await asyncio.to_thread(shared.is_there):
+            online = online and not unreachable
+            more, why = await _runtime(shared, environ, _hasty(patience), online=online)
+            files, unknown = (*files, more), unknown or why
     total = sum(file.size_bytes for file in files) if all(f.size_bytes for f in files) else 0
     if files and not total and not unknown:
         unknown = "the host does not say how large it is."
@@ -111,6 +118,22 @@ async def resolve(
         unknown=unknown,
         unreachable=unreachable,
     )
+
+
+async def _runtime(
+    shared: SharedRuntime, environ: Mapping[str, str], patience: Patience, *, online: bool
+) -> tuple[ResolvedFile, str]:
+    """The archive of a runtime that is not there yet, and why its size is not known."""
+    if not online:
+        return _file(await asyncio.to_thread(shared.source)), ""
+    try:
+        hosts = ReleaseHosts.from_environ(environ)
+        async with Fetcher(hosts, environ, patience) as fetcher:
+            return _file(await shared.look_up(fetcher)), ""
+    except DownloadFailed as error:
+        if "reason" not in error.facts:
+            raise
+        return _file(await asyncio.to_thread(shared.source)), f"{error.facts['reason']}."
 
 
 def _hasty(patience: Patience) -> Patience:

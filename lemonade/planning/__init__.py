@@ -22,14 +22,16 @@ from lemonade.planning.options import (
     known_options,
     resolve_options,
 )
+from lemonade.planning.runtimes import RuntimePlan, plan_runtime
 from lemonade.planning.selection import LATEST, PinKind, Selection, on_channel, select
 from lemonade.planning.support import Verdict, choose_backend, judge, judge_for
 
 __all__ = [
-    "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "Demand", "EffectiveOptions",
-    "EvictionPlan", "Given", "InstallPlan", "LaunchFacts", "PinKind", "ResidentFacts", "Selection",
-    "Verdict", "check_options", "choose_backend", "download_name", "grammar_of", "judge",
-    "judge_for", "known_options", "lacking", "merge", "on_channel", "parse_argv",
-    "plan_checkpoint", "plan_eviction", "plan_install", "plan_launch", "resolve_options", "select",
-    "slot_policy", "split_checkpoint", "version_for", "with_gpu",
+    "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "Demand",
+    "EffectiveOptions", "EvictionPlan", "Given", "InstallPlan", "LaunchFacts", "PinKind",
+    "ResidentFacts", "RuntimePlan", "Selection", "Verdict", "check_options", "choose_backend",
+    "download_name", "grammar_of", "judge", "judge_for", "known_options", "lacking", "merge",
+    "on_channel", "parse_argv", "plan_checkpoint", "plan_eviction", "plan_install",
+    "plan_launch", "plan_runtime", "resolve_options", "select", "slot_policy",
+    "split_checkpoint", "version_for", "with_gpu",
 ]  # fmt: skip

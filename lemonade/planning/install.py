@@ -21,6 +21,7 @@ from lemonade.core.ids import BackendId
 from lemonade.hardware.facts import Machine
 from lemonade.planning.given import Given
 from lemonade.planning.releases import ReleasePlan, folder_version, made_for, plan_release
+from lemonade.planning.runtimes import RuntimePlan, plan_runtime
 from lemonade.planning.selection import Selection
 from lemonade.planning.support import Verdict, judge
 
@@ -43,7 +44,6 @@ class InstallPlan:
         present: the same version, if it is installed already.
         release: what is taken from a release instead of packages.
         made_for: the GPU the build depends on; empty if it depends on none.
-        runs_here: whether this machine can run it; if not, somebody insists on having it.
         keeps: other versions that are installed, and stay.
         verdict: whether it runs on the machine it was planned for.
         given: what is taken instead of fetching anything.
@@ -53,6 +53,7 @@ class InstallPlan:
         python: the versions of Python the environment may have; empty is any.
         environment: variables for the program; same placeholders as its command line.
         smoke_within: how long the start with `smoke` may take, seconds.
+        runtime: libraries it needs besides.
     """
 
     backend: BackendId
@@ -66,7 +67,6 @@ class InstallPlan:
     present: Bundle | None = None
     release: ReleasePlan | None = None
     made_for: str = ""
-    runs_here: bool = True
     keeps: tuple[str, ...] = ()
     given: Given | None = None
     verdict: Verdict | None = None
@@ -75,16 +75,20 @@ class InstallPlan:
     python: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     smoke_within: float = 60.0
+    runtime: RuntimePlan | None = None
 
     @property
     def steps(self) -> tuple[str, ...]:
         """What will be done, in order, in the words of the progress that is shown."""
         if self.release is None:
             return ("create environment", "fetch", "install", "check", "activate")
-        name = self.release.asset.name
         if self.given is not None:
             return (f"unpack {self.given.name}", "check", "activate")
-        return ("find release", f"fetch {name}", f"unpack {name}", "check", "activate")
+        names = [self.release.asset.name]
+        if self.runtime is not None and not self.runtime.system:
+            names.insert(0, self.runtime.file)
+        moves = [step for name in names for step in (f"fetch {name}", f"unpack {name}")]
+        return ("find release", *moves, "check", "activate")
 
     def requirements(self) -> str:
         """The lines of a requirements file for `pip install --require-hashes`."""
@@ -131,6 +135,15 @@ def plan_install(
         raise UnsupportedHere(
             f"{spec.id} does not run on this machine. {verdict.reason}", remedy=verdict.remedy
         )
+    runtime = plan_runtime(spec, machine)
+    fetched = runtime is not None and not runtime.system and given is None
+    if runtime is not None and fetched and selection.runtime_method == "wheel":
+        raise UnsupportedHere(
+            f"{spec.id} needs {runtime.name} {runtime.version}, which is to be installed from "
+            "packages: this version cannot do that.",
+            remedy=f"`lemonade config set rocm_install_method=auto` takes the archive, or install "
+            f"{runtime.name} {runtime.version} yourself and name it in ROCM_PATH.",
+        )
     backend = spec.backend_id
     release = plan_release(spec, machine) if spec.pin.source == "github" else None
     if release is None:
@@ -148,7 +161,7 @@ def plan_install(
         present=next((one for one in present if one.version == version), None),
         release=release,
         made_for=made_for(spec, machine),
-        runs_here=verdict.supported,
+        runtime=runtime,
         keeps=tuple(one.version for one in present if one.version != version),
         verdict=verdict,
         given=given,

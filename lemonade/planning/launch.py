@@ -192,6 +192,7 @@ def _environment(facts: LaunchFacts) -> dict[str, str]:
         "executable": program,
         "folder": str(Path(program).parent),
         "overlay": str(facts.overlay),
+        "runtime": "".join(f"{folder}:" for folder in facts.bundle.libraries),
     }
     for declared in (facts.recipe.environment, facts.backend.environment):
         for name, value in declared.items():

@@ -54,6 +54,7 @@ class Selection:
         made_for: the GPU its build depends on; empty if it depends on none.
         path: the operator's own program, for the kind `path`.
         named: whether the version was asked for by name in a command.
+        runtime_method: how the operator wants a runtime to be installed; empty leaves it to us.
     """
 
     spec: BackendSpec
@@ -62,6 +63,7 @@ class Selection:
     made_for: str = ""
     path: Path | None = None
     named: bool = False
+    runtime_method: str = ""
 
     def satisfied_by(self, version: str) -> bool:
         """Whether a bundle of that version is as good as what is wanted.
@@ -115,7 +117,10 @@ def on_channel(spec: BackendSpec, channel: str) -> BackendSpec:
     chosen = spec.channels.get(channel)
     if chosen is None:
         return spec
-    return spec.model_copy(update={"pin": chosen.pin, "runs_on": chosen.runs_on or spec.runs_on})
+    runs_on = chosen.runs_on or spec.runs_on
+    return spec.model_copy(
+        update={"pin": chosen.pin, "runs_on": runs_on, "runtime": chosen.runtime}
+    )
 
 
 def _as_released(spec: BackendSpec, machine: Machine, tag: str, *, named: bool) -> Selection:

@@ -94,7 +94,8 @@ class Canary:
         """
         recipe = self._catalog.recipe(plan.backend.recipe)
         canary = recipe.canary
-        if canary is None or not plan.runs_here:
+        runs_here = plan.verdict is None or plan.verdict.supported
+        if canary is None or not runs_here:
             return
         begin()
         try:

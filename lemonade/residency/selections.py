@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from lemonade.catalog import BackendSpec, Catalog
 from lemonade.config import Configuration
@@ -47,7 +48,7 @@ class Selections:
             UnsupportedHere: it cannot be had like that.
         """
         pin = self.pin(backend)
-        return select(
+        selection = select(
             backend,
             machine or self._machine,
             pin=pin,
@@ -55,6 +56,8 @@ class Selections:
             version=version,
             latest=self._latest(self.described(backend)) if pin == LATEST else "",
         )
+        method = self._configuration.settings.rocm_install_method
+        return replace(selection, runtime_method=method)
 
     def described(self, backend: BackendSpec) -> BackendSpec:
         """The descriptor as it reads on the operator's channel."""

@@ -163,9 +163,9 @@ class Handler(BaseHTTPRequestHandler):
     def _send_file(self, file: Path) -> None:
         if not file.is_file():
             return self._send(404, b"")
-        data = file.read_bytes()
         if self.command == "HEAD":
-            return self._send(200, data)
+            return self._head(200, self.releases.wrong_size or file.stat().st_size, {})
+        data = file.read_bytes()
         fault = self.releases.fault(file.name)
         if fault.startswith("status:"):
             return self._send(int(fault.removeprefix("status:")), b"", **{"Retry-After": "0"})

@@ -146,6 +146,37 @@ def test_releases_that_are_not_described_well(folder, old, new, words):
     assert "brew-cpu.toml" in str(caught.value)
 
 
+RUNTIME = """
+[runtime]
+name = "rocm"
+version = "7.14.0"
+library = "libhip.so"
+base_url = "https://rocm.invalid"
+file = "dist-{variant}-{version}.tar.gz"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{variant}", "{gfx}", "{gfx} means nothing there"),
+        (".tar.gz", ".deb", "must end in one of"),
+        ("https:", "http:", "must begin with https://"),
+        ('"rocm"', '"../rocm"', "name"),
+        ('"7.14.0"', '"../7"', "version"),
+        ("library", "librarian", "librarian"),
+        ('version}.tar.gz"\n', 'version}.tar.gz"\n[runtime.sha256]\n"a" = "1"\n', "64 digits"),
+    ],
+)
+def test_runtimes_that_are_not_described_well(folder, old, new, words):
+    asset = '[[pin.assets]]\nname = "brew-{version}-{os}.tar.gz"\n'
+    assert release(folder, asset, asset + RUNTIME).runtime is not None
+    assert old in RUNTIME
+    with pytest.raises(BadDescriptor, match=words) as caught:
+        release(folder, asset, asset + RUNTIME.replace(old, new))
+    assert "brew-cpu.toml" in str(caught.value)
+
+
 def test_json_in_a_template_is_no_placeholder(folder):
     folder.write(
         "recipes/brew.toml", RECIPE.replace('"{port}"', "'{\"method\": {\"a\": 1}}', '{}'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +264,14 @@ def test_a_default_yields_to_a_variable_of_the_servers_own() -> None:
     assert env["MEMORY"] == "8"
     assert env["PLACE"].endswith(".overlay/x")
     assert "OTHER" not in env
+
+
+def test_folders_of_a_runtime_come_before_its_own() -> None:
+    ours = backend().model_copy(update={"environment": {"LD_LIBRARY_PATH": "{runtime}{folder}"}})
+    bundle = facts().bundle
+    libraries = (Path("/runtimes/rocm/lib"), Path("/runtimes/rocm/lib64"))
+    spec = plan_launch(facts(backend=ours, bundle=replace(bundle, libraries=libraries)))
+    own = str(Path(bundle.argv[0]).parent)
+    assert spec.env["LD_LIBRARY_PATH"] == f"/runtimes/rocm/lib:/runtimes/rocm/lib64:{own}"
+    spec = plan_launch(facts(backend=ours, bundle=bundle))
+    assert spec.env["LD_LIBRARY_PATH"] == own, "no empty folder, which would be the current one"

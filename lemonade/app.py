@@ -51,6 +51,7 @@ from lemonade.residency import (
     LocalPlacement,
     Pool,
     Selections,
+    Swapper,
 )
 from lemonade.storage import Directories
 from lemonade.supervisor import Supervisor
@@ -264,6 +265,17 @@ async def _join(
             max_per_type=lambda: configuration.settings.max_loaded_models,
         )
     )
+    swapper = await stack.enter_async_context(
+        Swapper(
+            catalog=catalog,
+            configuration=configuration,
+            machine=machine,
+            bundles=bundles,
+            selections=selections,
+            installer=installer,
+            pool=pool,
+        )
+    )
     statistics = Statistics(bus)
     parts = Parts(
         version=__version__,
@@ -282,6 +294,7 @@ async def _join(
         store=store,
         downloads=downloads,
         pool=pool,
+        swapper=swapper,
         statistics=statistics,
         metrics=Metrics(statistics, version=__version__),
         bus=bus,

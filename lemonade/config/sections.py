@@ -23,8 +23,9 @@ MEANINGS: Final = {
     "args": "Arguments for the engine, as a shell would read them.",
     "<variant>_args": "Used on that variant instead of `args`, unless empty.",
     "<variant>_bin": "What runs on that variant: `builtin` is the pinned version, an absolute "
-    "path that executable (or the folder it is in), which is never fetched or changed. `latest` "
-    "and names of versions are kept, but not run: only the pinned version can be verified.",
+    "path that executable (or the folder it is in), which is never fetched or changed, the tag "
+    "of a release that one, and `latest` the newest one that its publisher has for this machine. "
+    "Models that run on it move to it at once.",
     "device": "Devices to offload to, as the engine names them.",
     "prefer_system": "Whether an engine that is on this machine already is preferred.",
     "steps, width, height": "For image models: whole numbers above 0.",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import web
 
+from lemonade.config import pin_key
 from lemonade.core.errors import MalformedRequest
 from lemonade.gateway.bodies import read_object
 from lemonade.gateway.errors import json_response
-from lemonade.gateway.parts import parts_of
+from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Access, Route
 
 
@@ -38,10 +41,29 @@ async def change(request: web.Request) -> web.Response:
     body = await read_object(request)
     if not body:
         raise MalformedRequest("The body is empty: send at least one setting.")
+    before = parts.swapper.choices()
     updated, message = await asyncio.to_thread(parts.configuration.update, body, persist=True)
+    parts.swapper.follow(before)
+    message = " ".join(filter(None, (message, _idle_pins(parts, updated))))
     if "extra_models_dir" in updated:
         await asyncio.to_thread(parts.rescan)
     answer: dict[str, object] = {"status": "success", "updated": updated}
     if message:
         answer["message"] = message
     return json_response(answer)
+
+
+def _idle_pins(parts: Parts, updated: Mapping[str, Any]) -> str:
+    """A sentence on pins that no backend has; older configurations hold some."""
+    known = {
+        (parts.catalog.recipe(spec.backend_id.recipe).section, pin_key(spec.backend_id.variant))
+        for spec in parts.catalog.backends.values()
+    }
+    idle = [
+        f"{section}.{key}"
+        for section, values in updated.items()
+        if isinstance(values, Mapping)
+        for key in values
+        if key.endswith("_bin") and (section, key) not in known
+    ]
+    return f"No backend here is called as {', '.join(idle)} says: ignored." if idle else ""

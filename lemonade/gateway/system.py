@@ -151,7 +151,7 @@ def _describe_recipe(parts: Parts, recipe: RecipeSpec) -> dict[str, Any]:
         rows[variant] = {
             "devices": list(backend.devices),
             "state": status.state,
-            "message": status.message,
+            "message": " ".join(filter(None, (status.message, parts.swapper.problem(backend)))),
             "action": status.action or verdict.fix,
             "evidence": _evidence(verdict.evidence),
             "title": backend.title,

@@ -8,6 +8,7 @@ from lemonade.residency.placement import Instance, Placement
 from lemonade.residency.pool import Pool
 from lemonade.residency.resident import Lease, Phase, Resident
 from lemonade.residency.selections import Selections
+from lemonade.residency.swapping import Swapper
 from lemonade.residency.wishes import LoadRequest
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "Pool",
     "Resident",
     "Selections",
+    "Swapper",
     "log_file_of",
 ]

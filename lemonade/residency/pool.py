@@ -155,6 +155,23 @@ class Pool(TaskOwner):
                 await victim.gone.wait()
         return resident
 
+    async def renew(self, resident: Resident) -> None:
+        """Load a serving model again as it is; its engine serves until the new one is ready.
+
+        Raises:
+            NotLoaded: it does not serve any more, or is being loaded otherwise.
+            LemonadeError: the new one could not be loaded; the old one still serves.
+        """
+        self._check_open()
+        key = resident.key
+        if self._residents.serving.get(key) is not resident or key in self._residents.loading:
+            raise NotLoaded(f"{resident.served_name} is not loaded as it was.")
+        request = LoadRequest(resident.request.options, pinned=resident.pinned)
+        plan = self._loader.plan(resident.spec, resident.served_name, request)
+        pending = self._begin(plan, request)
+        self._attempts[pending].kept = True
+        await self._wait(pending)
+
     async def unload(self, name: str) -> None:
         """Drain a model, end its engine, and return when nothing of it is left.
 

@@ -42,7 +42,7 @@ from lemonade.gateway import Parts, build_application
 from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
 from lemonade.gateway.middleware import REQUEST_ID
 from lemonade.hardware import detect, real_instruments
-from lemonade.installer import Bundles, Installer, LatestReleases
+from lemonade.installer import Bundles, Installer, LatestReleases, Versions
 from lemonade.residency import (
     Canary,
     Loader,
@@ -291,6 +291,7 @@ async def _join(
         selections=selections,
         installer=installer,
         latest=latest,
+        versions=Versions(bundles, bus),
         store=store,
         downloads=downloads,
         pool=pool,

@@ -9,18 +9,10 @@ import click
 from lemonade.cli.command import Command, Group, refuse_usage
 from lemonade.cli.render import Column, out, write_json, write_table
 from lemonade.cli.session import Session, pass_session
-from lemonade.core.errors import MalformedRequest
+from lemonade.cli.versions import prune, read_backend, read_bundle, rollback, show, use
 from lemonade.core.ids import BackendId
 from lemonade.core.inference import JsonObject
 from lemonade.storage import expanded
-
-
-def _read_spec(text: str) -> BackendId:
-    """`recipe:variant`, for click to convert with."""
-    try:
-        return BackendId.parse(text)
-    except MalformedRequest as error:
-        raise click.BadParameter(str(error)) from error
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -95,7 +87,7 @@ class _Wish(TypedDict):
 
 
 @backends.command(cls=Command)
-@click.argument("spec", type=_read_spec, metavar="SPEC")
+@click.argument("bundle", type=read_bundle, metavar="SPEC[@VERSION]")
 @click.option("--force", is_flag=True, help="Even if it is there, or not meant for this machine.")
 @click.option(
     "--from", "source", metavar="PLACE", default="", help="From a file, a folder or a URL instead."
@@ -106,31 +98,35 @@ class _Wish(TypedDict):
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: for scripts.")
 @click.option("--detach", is_flag=True, help="Let the server do it, and come back at once.")
 @pass_session
-def install(session: Session, spec: BackendId, **wish: Unpack[_Wish]) -> None:
+def install(session: Session, bundle: tuple[BackendId, str], **wish: Unpack[_Wish]) -> None:
     """Install a backend.
 
-    SPEC is RECIPE:BACKEND, as the list shows them. Ctrl-C stops; the same command goes on.
+    SPEC is RECIPE:BACKEND, as the list shows them. VERSION is the tag of a release; without it, it
+    is the one that is wanted. Ctrl-C stops; the same command goes on.
     """
     from lemonade.cli.downloads import begun
     from lemonade.cli.plan_view import show_plan
     from lemonade.cli.progress import follow
 
     _check_words(wish)
+    spec, version = bundle
     client, force, source = session.client(), wish["force"], wish["source"]
     if wish["dry_run"]:
-        plan = client.plan_install(spec.recipe, spec.variant, arch=wish["arch"])
+        plan = client.plan_install(spec.recipe, spec.variant, arch=wish["arch"], version=version)
         write_json(plan) if wish["as_json"] else show_plan(plan)
         return
     if wish["detach"]:
-        out(begun(client.begin_install(spec.recipe, spec.variant, force=force)))
+        out(begun(client.begin_install(spec.recipe, spec.variant, force=force, version=version)))
         return
     out(f"Installing backend: {spec}")
     if source:
         place = source if "://" in source else str(expanded(source).absolute())
         digest = wish["sha256"]
-        steps = client.install_from(spec.recipe, spec.variant, place, sha256=digest, force=force)
+        steps = client.install_from(
+            spec.recipe, spec.variant, place, sha256=digest, version=version, force=force
+        )
     else:
-        steps = client.install(spec.recipe, spec.variant, force=force)
+        steps = client.install(spec.recipe, spec.variant, force=force, version=version)
     said = follow(steps)
     out(said or f"Backend installed successfully: {spec}")
 
@@ -148,7 +144,7 @@ def _check_words(wish: _Wish) -> None:
 
 
 @backends.command(cls=Command)
-@click.argument("spec", type=_read_spec, metavar="SPEC")
+@click.argument("spec", type=read_backend, metavar="SPEC")
 @pass_session
 def uninstall(session: Session, spec: BackendId) -> None:
     """Remove a backend.
@@ -158,3 +154,7 @@ def uninstall(session: Session, spec: BackendId) -> None:
     out(f"Uninstalling backend: {spec}")
     session.client().uninstall(spec.recipe, spec.variant)
     out(f"Backend uninstalled successfully: {spec}")
+
+
+for command in (show, use, rollback, prune):
+    backends.add_command(command)

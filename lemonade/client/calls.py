@@ -181,14 +181,26 @@ class LemonadeClient:
 
     # ---- backends
 
-    def install(self, recipe: str, variant: str, *, force: bool = False) -> Iterator[Progress]:
-        """Install a backend. Closing the iterator closes the connection."""
-        request = {"recipe": recipe, "backend": variant, "force": force}
+    def install(
+        self, recipe: str, variant: str, *, force: bool = False, version: str = ""
+    ) -> Iterator[Progress]:
+        """Install a backend, perhaps in a certain version.
+
+        Closing the iterator closes the connection.
+        """
+        request: JsonObject = {"recipe": recipe, "backend": variant, "force": force}
+        if version:
+            request = {**request, "version": version}
         return self._transfer("install", request)
 
-    def begin_install(self, recipe: str, variant: str, *, force: bool = False) -> JsonObject:
+    def begin_install(
+        self, recipe: str, variant: str, *, force: bool = False, version: str = ""
+    ) -> JsonObject:
         """Install a backend, carried on by the server alone; the job it is."""
-        return self._begin("install", {"recipe": recipe, "backend": variant, "force": force})
+        request: JsonObject = {"recipe": recipe, "backend": variant, "force": force}
+        if version:
+            request = {**request, "version": version}
+        return self._begin("install", request)
 
     def install_from(
         self,
@@ -217,6 +229,30 @@ class LemonadeClient:
         """Remove a backend; models that run on it are unloaded first."""
         body = {"recipe": recipe, "backend": variant}
         return self._json("POST", f"{_API}/uninstall", body=body, timeout=_CHAT_WITHIN)
+
+    def backend(self, recipe: str, variant: str) -> JsonObject:
+        """One backend: its state, and every version that is there."""
+        path = f"{_API}/backends/{quote(recipe, safe='')}/{quote(variant, safe='')}"
+        return self._json("GET", path)
+
+    def use_version(self, recipe: str, variant: str, version: str) -> JsonObject:
+        """Have an installed version used from the next load on."""
+        body = {"recipe": recipe, "backend": variant, "version": version}
+        return self._json("POST", f"{_API}/backends/use", body=body)
+
+    def roll_back(self, recipe: str, variant: str) -> JsonObject:
+        """Have the version used that was used before."""
+        body = {"recipe": recipe, "backend": variant}
+        return self._json("POST", f"{_API}/backends/rollback", body=body)
+
+    def prune(self, recipe: str = "", variant: str = "", *, dry_run: bool = False) -> JsonObject:
+        """Remove versions nobody needs; of one backend, of a recipe's, or of all."""
+        body: JsonObject = {"dry_run": dry_run}
+        if recipe:
+            body = {**body, "recipe": recipe}
+        if variant:
+            body = {**body, "backend": variant}
+        return self._json("POST", f"{_API}/backends/prune", body=body, timeout=_CHAT_WITHIN)
 
     # ---- what the server fetches by itself
 

@@ -19,6 +19,7 @@ class Bundle:
         argv: the program and its fixed first arguments, absolute paths.
         libraries: folders of a runtime that it needs and does not hold.
         removable: whether uninstalling means something (`False` for `system` and `path`).
+        verified: whether we know every file of it; not of what an earlier Lemonade installed.
     """
 
     backend: BackendId
@@ -27,3 +28,4 @@ class Bundle:
     argv: tuple[str, ...]
     removable: bool = True
     libraries: tuple[Path, ...] = ()
+    verified: bool = True

@@ -9,7 +9,7 @@ LemonadeError                      code, message, remedy, facts
 │                                  ReservedArgument · BadArgument · BadOption
 ├── InstallError                   DownloadFailed · ChecksumMismatch · UnsafeArchive · NoSpace
 │                                  Locked · NotInstalled · InstallForbidden · InstallStopped
-│                                  SetupFailed
+│                                  SetupFailed · NoEarlierVersion
 ├── CheckpointError                NotInRepository · GatedRepository · Offline · Incomplete
 │                                  HubUnreachable · DamagedFile · OutOfDisk · NotDeletable
 │                                  UnsupportedRegistry
@@ -204,15 +204,21 @@ class NoSpace(InstallError):
 
 
 class Locked(InstallError):
-    """Another process is at work on the same target."""
+    """Another process is at work on the same target, or uses it."""
 
     code = "locked"
 
 
 class NotInstalled(InstallError):
-    """The backend is not installed."""
+    """The backend is not installed, or not in that version."""
 
     code = "not-installed"
+
+
+class NoEarlierVersion(InstallError):
+    """Nothing was used before, or nothing of that is left, so there is no way back."""
+
+    code = "no-earlier-version"
 
 
 class InstallForbidden(InstallError):

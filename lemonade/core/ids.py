@@ -51,3 +51,18 @@ class BackendId:
 
     def __str__(self) -> str:
         return f"{self.recipe}:{self.variant}"
+
+
+def parse_bundle(text: str) -> tuple[BackendId, str]:
+    """Read `recipe:variant@version`; without `@version` the version is empty.
+
+    Raises:
+        MalformedRequest: it names no backend, or an empty version.
+    """
+    backend, at, version = text.partition("@")
+    if at and not version:
+        raise MalformedRequest(
+            f"'{text}' does not name a version.",
+            remedy="Write recipe:variant@version. `lemonade backends show` lists what is there.",
+        )
+    return BackendId.parse(backend), version

@@ -16,6 +16,7 @@ from lemonade.gateway.parts import PARTS, Parts
 from lemonade.gateway.routing import Route, RouteTable
 from lemonade.gateway.settings import settings_routes
 from lemonade.gateway.system import system_routes
+from lemonade.gateway.versions import version_routes
 
 MAX_BODY_BYTES: Final = 1 << 30
 """Bodies beyond this are refused with 413. Clients send images and audio of 100 MiB and more."""
@@ -29,6 +30,7 @@ def all_routes() -> tuple[Route, ...]:
         *model_routes(),
         *download_routes(),
         *backend_routes(),
+        *version_routes(),
         *system_routes(),
         *settings_routes(),
     )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
 
 from lemonade.catalog import BackendSpec
+from lemonade.core.bundle import Bundle
 from lemonade.core.errors import (
     LemonadeError,
+    Locked,
     MalformedRequest,
     UnknownBackend,
     UnknownRecipe,
+    UnsupportedHere,
 )
 from lemonade.core.ids import BackendId
 from lemonade.core.inference import JsonObject
@@ -24,6 +28,8 @@ from lemonade.gateway.errors import json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Route
+from lemonade.gateway.running import naming_models, still_running
+from lemonade.planning import InstallPlan
 
 _NO_SUCH: Final[Mapping[type[LemonadeError], int]] = {UnknownRecipe: 500, UnknownBackend: 500}
 """As clients of Lemonade 11 know it."""
@@ -44,6 +50,7 @@ async def install(request: web.Request) -> web.StreamResponse:
     body = await read_object(request)
     backend = _named(parts, body)
     force = flag(body, "force", default=False)
+    version = field(body, "version", str) or ""
     answer = {"recipe": backend.backend_id.recipe, "backend": backend.backend_id.variant}
 
     def describe(error: LemonadeError) -> JsonObject:
@@ -54,7 +61,7 @@ async def install(request: web.Request) -> web.StreamResponse:
     handed = _handed(body, force=force)
     try:
         if handed is None:
-            decision = await decide(parts, backend, force=force)
+            decision = await decide(parts, backend, force=force, version=version)
         else:
             decision = check_given(parts, backend, handed) or Decision()
     except LemonadeError as error:
@@ -70,10 +77,12 @@ async def install(request: web.Request) -> web.StreamResponse:
         if handed is not None:
             done = await decide_given(parts, backend, handed, listen)
         if done.plan is not None:
-            await parts.installer.install(done.plan, listen, force=force)
+            await _carry_out(parts, done.plan, listen, force=force)
         listen(Progress(backend.id, complete=True, message=done.note))
         said = {"message": done.note} if done.note else {}
-        return {"status": "success", **answer, **said}
+        running = still_running(parts, backend, _used(parts, backend))
+        found = {"still_running": running} if running else {}
+        return {"status": "success", **answer, **said, **found}
 
     if streaming:
         return await stream_operation(request, operate, describe)
@@ -105,7 +114,10 @@ async def uninstall(request: web.Request) -> web.Response:
         lambda resident: resident.backend is not None and resident.backend.id == backend.id,
         f"its backend {backend.id} is being uninstalled",
     )
-    await parts.installer.uninstall(backend)
+    try:
+        await parts.installer.uninstall(backend)
+    except Locked as error:
+        raise naming_models(parts, error) from error
     return json_response(
         {
             "status": "success",
@@ -141,3 +153,19 @@ def _named(parts: Parts, body: JsonObject) -> BackendSpec:
         return parts.catalog.backend(BackendId.parse(f"{recipe}:{variant}"))
     except MalformedRequest as error:
         raise UnknownBackend(error.message, remedy=error.remedy) from error
+
+
+async def _carry_out(
+    parts: Parts, plan: InstallPlan, listen: ProgressListener, *, force: bool
+) -> None:
+    try:
+        await parts.installer.install(plan, listen, force=force)
+    except Locked as error:
+        raise naming_models(parts, error) from error
+
+
+def _used(parts: Parts, backend: BackendSpec) -> Bundle | None:
+    """What the next engine is started from."""
+    with suppress(UnsupportedHere):
+        return parts.selections.active(backend)
+    return None

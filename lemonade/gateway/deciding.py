@@ -82,12 +82,15 @@ async def decide(
         raise UnsupportedHere(
             f"{backend.id} cannot run here: {verdict.reason}", remedy=verdict.fix
         )
-    active = parts.bundles.active(selection)
+    if version:
+        _check_against_setting(parts, selection)
+    active = parts.selections.active(backend) if version else parts.bundles.active(selection)
     if selection.path is not None:
         return Decision(note=f"{backend.id} is yours: {selection.path}. Nothing was installed.")
     if not selection.spec.pin.fetched:
         return Decision(note="" if active is not None else _not_ours(selection))
-    if active is not None and selection.satisfied_by(active.version) and not force:
+    good = active is not None and active.verified and selection.satisfied_by(active.version)
+    if active is not None and good and not force:
         return Decision(note=_stays(parts, backend, active, note) if note else "")
     plan = _plan(parts, selection, force=force)
     if plan.present is not None and not force:
@@ -152,7 +155,9 @@ async def decide_given(
     )
     if not wish.version and described.pin.source == "github":
         version = version_for(described, machine, given.name, given.sha256)
-        wanted = select(described, machine, version=version)
+        wanted = parts.selections.of(backend, version)
+    elif wish.version:
+        wanted = parts.selections.of(backend, wish.version)
     present, root = parts.bundles.present(backend), parts.bundles.root
     plan = plan_install(wanted, machine, present, root, force=wish.force, given=given)
     if plan.present is not None and not wish.force:
@@ -162,6 +167,17 @@ async def decide_given(
     if given.vouched_by == "first use":
         note += f" Nobody vouches for it; its SHA-256 is {given.sha256}."
     return Decision(plan, note=note)
+
+
+def _check_against_setting(parts: Parts, selection: Selection) -> None:
+    """What a setting names is used whatever is installed: a command cannot choose another."""
+    backend = selection.spec
+    setting, pin = parts.selections.setting(backend), parts.selections.pin(backend)
+    if selection.named and pin not in ("builtin", LATEST):
+        raise InstallForbidden(
+            f"The setting {setting} says which {backend.id} is used: {pin}.",
+            remedy=f"`lemonade config set {setting}={backend.pin.version}` names this one.",
+        )
 
 
 async def _look_for_latest(parts: Parts, backend: BackendSpec) -> str:

@@ -28,6 +28,8 @@ STATUSES: Final[dict[type[e.LemonadeError], int]] = {
     e.DownloadFailed: 502,
     e.NoSpace: 507,
     e.Locked: 409,
+    e.NotInstalled: 409,
+    e.NoEarlierVersion: 409,
     e.CheckpointError: 500,
     e.NotInRepository: 404,
     e.GatedRepository: 403,

@@ -13,7 +13,7 @@ from lemonade.checkpoints import Downloads, ModelStore
 from lemonade.config import AccessKeys, Configuration
 from lemonade.core.bus import Bus
 from lemonade.hardware import Machine
-from lemonade.installer import Bundles, Installer, LatestReleases
+from lemonade.installer import Bundles, Installer, LatestReleases, Versions
 from lemonade.residency import Pool, Selections, Swapper
 from lemonade.storage import Directories
 from lemonade.telemetry import Metrics, Statistics
@@ -41,6 +41,7 @@ class Parts:
     selections: Selections
     installer: Installer
     latest: LatestReleases
+    versions: Versions
     store: ModelStore
     downloads: Downloads
     pool: Pool

@@ -6,9 +6,12 @@ from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.inspection import InspectedBundle, inspect_bundles
 from lemonade.installer.installer import Canary, Installer
 from lemonade.installer.latest import LatestReleases
+from lemonade.installer.leases import VersionLease, lease
 from lemonade.installer.resolving import ResolvedFile, ResolvedPlan
+from lemonade.installer.versions import InstalledVersion, Pruned, Versions
 
 __all__ = [
-    "BackendStatus", "Bundles", "Canary", "InspectedBundle", "Installer", "LatestReleases",
-    "ReleaseHosts", "ResolvedFile", "ResolvedPlan", "inspect_bundles", "is_address",
+    "BackendStatus", "Bundles", "Canary", "InspectedBundle", "InstalledVersion", "Installer",
+    "LatestReleases", "Pruned", "ReleaseHosts", "ResolvedFile", "ResolvedPlan", "VersionLease",
+    "Versions", "inspect_bundles", "is_address", "lease",
 ]  # fmt: skip

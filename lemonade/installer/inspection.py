@@ -23,7 +23,7 @@ BundleState = Literal["whole", "broken", "leftover", "under-way", "flat", "unkno
 """All of it is here; something is missing; an installation was killed, or is being made now; an
 unversioned bundle of another program; a folder without a receipt."""
 
-_UNFINISHED: Final = (".staging-", ".removed-")
+_UNFINISHED: Final = (".staging-", ".removed-", ".trash-")
 _FLAT: Final = "version.txt"
 _MOST_NAMED: Final = 3
 
@@ -64,14 +64,14 @@ def inspect_bundles(root: Path) -> tuple[InspectedBundle, ...]:
 
 
 def _variant(folder: Path, backend: str) -> Iterator[InspectedBundle]:
-    if (folder / _FLAT).is_file():
+    flat = (folder / _FLAT).is_file()
+    if flat:
         yield InspectedBundle(folder, backend, "flat")
-        return
     held = _is_held(folder / LOCK)
     for path in _folders(folder):
         if path.name.startswith(_UNFINISHED):
             yield InspectedBundle(path, backend, "under-way" if held else "leftover")
-        elif not path.name.startswith("."):
+        elif not path.name.startswith(".") and (not flat or (path / RECEIPT).is_file()):
             yield _bundle(path, backend)
 
 

@@ -33,7 +33,7 @@ from lemonade.core.ids import BackendId
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.hardware import Machine
-from lemonade.installer.activation import LOCK, activate, remove_versions, staging_for, sweep
+from lemonade.installer.activation import LOCK, point, put_to_use, remove_all, staging_for, sweep
 from lemonade.installer.bundles import VENV, Bundles, bundle_of
 from lemonade.installer.environments import (
     check,
@@ -44,7 +44,9 @@ from lemonade.installer.environments import (
 )
 from lemonade.installer.fetch import Patience
 from lemonade.installer.handing import take
+from lemonade.installer.leases import claimed
 from lemonade.installer.pip_output import CHECK, CREATE, PipReader
+from lemonade.installer.pointer import read_pointer
 from lemonade.installer.python import finish_environment
 from lemonade.installer.receipts import Package, Receipt, now, read_receipt
 from lemonade.installer.release_build import ReleaseBuilder, downloads_of
@@ -137,7 +139,7 @@ class Installer(TaskOwner):
         Raises:
             InstallError: with the reason; what was there before still is.
         """
-        if plan.present is not None and not force:
+        if plan.present is not None and not force and self._is_used(plan):
             listen(Progress(str(plan.backend), complete=True))
             return plan.present
         job = self._begin(plan, force=force)
@@ -157,7 +159,7 @@ class Installer(TaskOwner):
 
         Without a plan, or if the bundle is there, it is a job that has nothing to do.
         """
-        if plan is None or (plan.present is not None and not force):
+        if plan is None or (plan.present is not None and not force and self._is_used(plan)):
             there = plan.present if plan is not None else None
             job = self.jobs.begin(str(backend), str(backend), _nothing_to_do(there))
         else:
@@ -210,11 +212,11 @@ class Installer(TaskOwner):
         """Remove every version of the backend; whether there was any.
 
         Raises:
-            Locked: it is being installed.
+            Locked: it is being installed, or a running engine uses a version; nothing is removed.
             InstallError: it cannot be removed.
         """
-        folder = self._bundles.root / spec.backend_id.recipe / spec.backend_id.variant
-        if not spec.pin.fetched or not folder.is_dir():
+        folder = self._bundles.folder(spec)
+        if not spec.pin.fetched or not (folder.is_dir() or self._bundles.legacy(spec)):
             return False
         lock = FileLock(folder / LOCK)
         if self.jobs.is_running(spec.id) or not lock.acquire():
@@ -223,7 +225,7 @@ class Installer(TaskOwner):
                 remedy="Wait for it to end, or cancel it, and try again.",
             )
         try:
-            removed = await asyncio.to_thread(remove_versions, folder)
+            removed = await finished(remove_all, spec.backend_id, folder)
             downloads = downloads_of(self._bundles.root, spec.backend_id)
             await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
             await asyncio.to_thread(drop_unused, self._bundles.root)
@@ -269,7 +271,9 @@ class Installer(TaskOwner):
         async with locked(folder, listen):
             await asyncio.to_thread(sweep, folder)
             if not force and (there := self._there(plan)) is not None:
-                return there  # another process was quicker, or the sweep brought it back
+                # It was there, or another process was quicker, or the sweep brought it back.
+                await finished(point, plan)
+                return there
             async with held(plan.runtime, self._bundles.root, self._environ, listen) as runtime:
                 return await self._build(plan, runtime, listen)
 
@@ -277,13 +281,16 @@ class Installer(TaskOwner):
         self, plan: InstallPlan, runtime: SharedRuntime | None, listen: ProgressListener
     ) -> Bundle:
         staging = staging_for(plan.target)
+        if plan.target.exists():  # said before anything is fetched; `activate` asks again
+            with claimed(str(plan.backend), [(plan.version, plan.target)]):
+                pass
         try:
             receipt, last = await self._fill(plan, runtime, staging, listen)
             await self._check(plan, staging, receipt)
             await self._try(plan, staging, receipt, lambda: listen(replace(last, file=_TRY)))
             if plan.release is not None:  # first, or who is killed in between leaves them for ever
                 await finished(_discard, downloads_of(self._bundles.root, plan.backend))
-            await committed(activate, receipt, staging, plan.target)
+            await committed(put_to_use, receipt, staging, plan)
         finally:
             await finished(_discard, staging)
         self._bus.publish(BundleInstalled(plan.backend, plan.version))
@@ -374,6 +381,14 @@ class Installer(TaskOwner):
         bundle = bundle_of(receipt, plan.backend, staging, plan.argv)
         if self._canary is not None and bundle is not None:
             await self._canary(plan, bundle, begin)
+
+    def _is_used(self, plan: InstallPlan) -> bool:
+        """Whether nothing is left to be done for a version that is there."""
+        pointer = read_pointer(plan.target.parent)
+        if pointer is None:
+            return False
+        same = (plan.version, plan.chosen) == (pointer.version, pointer.chosen)
+        return same or plan.pinned
 
     def _there(self, plan: InstallPlan) -> Bundle | None:
         return bundle_of(read_receipt(plan.target), plan.backend, plan.target, plan.argv)

@@ -221,11 +221,8 @@ def drop_unused(root: Path) -> list[str]:
             continue
         try:
             sweep(folder)
-            needed = _needed(root)
-            for path in folder.iterdir():
+            for path in _unused_in(folder, root):
                 name = f"{folder.name}/{path.name}"
-                if path.name == LOCK or f"{name}/{TREE}" in needed:
-                    continue
                 if path.is_dir():
                     (path / RECEIPT).unlink(missing_ok=True)
                     shutil.rmtree(path)
@@ -235,6 +232,26 @@ def drop_unused(root: Path) -> list[str]:
         finally:
             lock.release()
     return dropped
+
+
+def unused(root: Path) -> list[Path]:
+    """What `drop_unused` would remove. Blocks."""
+    found: list[Path] = []
+    for folder in sorted((root / RUNTIMES).glob("*/")):
+        lock = FileLock(folder / LOCK)
+        if lock.acquire():
+            found += _unused_in(folder, root)
+            lock.release()
+    return found
+
+
+def _unused_in(folder: Path, root: Path) -> list[Path]:
+    needed = _needed(root)
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name != LOCK and f"{folder.name}/{path.name}/{TREE}" not in needed
+    ]
 
 
 def _needed(root: Path) -> set[str]:

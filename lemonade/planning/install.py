@@ -22,7 +22,7 @@ from lemonade.hardware.facts import Machine
 from lemonade.planning.given import Given
 from lemonade.planning.releases import ReleasePlan, folder_version, made_for, plan_release
 from lemonade.planning.runtimes import RuntimePlan, plan_runtime
-from lemonade.planning.selection import Selection
+from lemonade.planning.selection import PinKind, Selection
 from lemonade.planning.support import Verdict, judge
 
 _WHEEL_TAGS: Final = {"x86_64": "x86_64", "arm64": "aarch64"}
@@ -54,6 +54,8 @@ class InstallPlan:
         environment: variables for the program; same placeholders as its command line.
         smoke_within: how long the start with `smoke` may take, seconds.
         runtime: libraries it needs besides.
+        chosen: whether it was asked for by name although another one is wanted.
+        pinned: whether it is what the operator's setting names.
     """
 
     backend: BackendId
@@ -69,6 +71,8 @@ class InstallPlan:
     made_for: str = ""
     keeps: tuple[str, ...] = ()
     given: Given | None = None
+    chosen: bool = False
+    pinned: bool = False
     verdict: Verdict | None = None
     locked: tuple[LockedPackage, ...] = ()
     provides: Mapping[str, str] = field(default_factory=dict)
@@ -149,6 +153,7 @@ def plan_install(
     if release is None:
         _check_digests(spec)
     version = folder_version(spec, machine) if release is not None else spec.pin.version
+    verified = [one for one in present if one.verified]
     return InstallPlan(
         backend=backend,
         version=version,
@@ -158,11 +163,11 @@ def plan_install(
         target=root / backend.recipe / backend.variant / version,
         argv=spec.bundle.argv,
         smoke=spec.bundle.smoke,
-        present=next((one for one in present if one.version == version), None),
+        present=next((one for one in verified if one.version == version), None),
         release=release,
         made_for=made_for(spec, machine),
         runtime=runtime,
-        keeps=tuple(one.version for one in present if one.version != version),
+        keeps=tuple(one.version for one in present if one.version != version or not one.verified),
         verdict=verdict,
         given=given,
         locked=spec.pin.locked,
@@ -170,6 +175,8 @@ def plan_install(
         python=spec.pin.python,
         environment={**spec.defaults, **spec.environment},
         smoke_within=spec.bundle.smoke_within,
+        chosen=selection.named,
+        pinned=selection.kind is PinKind.TAG and not selection.named,
     )
 
 

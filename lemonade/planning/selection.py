@@ -53,7 +53,7 @@ class Selection:
             (the latest release was never looked up, or it is not ours to install).
         made_for: the GPU its build depends on; empty if it depends on none.
         path: the operator's own program, for the kind `path`.
-        named: whether the version was asked for by name in a command.
+        named: whether another version than the settings want was asked for by name in a command.
         runtime_method: how the operator wants a runtime to be installed; empty leaves it to us.
     """
 

@@ -36,6 +36,7 @@ from lemonade.planning import (
     slot_policy,
 )
 from lemonade.residency.availability import Availability
+from lemonade.residency.holding import Holding, hold
 from lemonade.residency.placement import Instance, Placement, PortLease
 from lemonade.residency.selections import Selections
 from lemonade.residency.wishes import LoadRequest
@@ -193,15 +194,31 @@ class Loader:
         return size * MEMORY_FACTOR + MEMORY_FLOOR_BYTES < free
 
     async def start(self, plan: LoadPlan, ingredients: Ingredients) -> tuple[Instance, PortLease]:
-        """Spawn the engine on a private port, which the caller releases; it is not ready yet."""
-        port = self._parts.placement.lease_endpoint()
+        """Spawn the engine on a private port; it is not ready yet.
+
+        The caller releases the port when nothing of the engine is left, and with it the version.
+
+        Raises:
+            NotInstalled: the version was removed meanwhile, and there is no other.
+        """
+        parts = self._parts
+        bundle, version = await hold(
+            ingredients.bundle, lambda: parts.selections.active(plan.backend)
+        )
+        try:
+            held = Holding(parts.placement.lease_endpoint(), version)
+        except BaseException:
+            if version is not None:
+                version.release()
+            raise
         api_key = secrets.token_urlsafe(24) if plan.recipe.upstream.api_key_env else ""
         try:
-            spec = plan_launch(self._facts(plan, ingredients, port, api_key))
+            facts = self._facts(plan, Ingredients(bundle, ingredients.files), held, api_key)
+            spec = plan_launch(facts)
             log.info("%s: starting %s", plan.served_name, " ".join(spec.shown_argv()))
-            return await self._parts.placement.start(spec, api_key=api_key), port
+            return await parts.placement.start(spec, api_key=api_key), held
         except BaseException:
-            port.release()
+            held.release()
             raise
 
     def _is_here(self, backend: BackendSpec) -> bool:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from lemonade.catalog import BackendSpec, Catalog
-from lemonade.config import Configuration
+from lemonade.config import Configuration, pin_key
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import UnsupportedHere
 from lemonade.hardware import Machine
@@ -47,17 +47,10 @@ class Selections:
         Raises:
             UnsupportedHere: it cannot be had like that.
         """
-        pin = self.pin(backend)
-        selection = select(
-            backend,
-            machine or self._machine,
-            pin=pin,
-            channel=self._channel(backend),
-            version=version,
-            latest=self._latest(self.described(backend)) if pin == LATEST else "",
-        )
-        method = self._configuration.settings.rocm_install_method
-        return replace(selection, runtime_method=method)
+        wanted = self._select(backend, version, machine)
+        if version and self._wants(backend, wanted.version, machine):
+            return replace(wanted, named=False)
+        return wanted
 
     def described(self, backend: BackendSpec) -> BackendSpec:
         """The descriptor as it reads on the operator's channel."""
@@ -74,6 +67,11 @@ class Selections:
         section = self._catalog.recipe(backend.backend_id.recipe).section
         return self._configuration.binary_pin(section, backend.backend_id.variant)
 
+    def setting(self, backend: BackendSpec) -> str:
+        """The key of that setting."""
+        section = self._catalog.recipe(backend.backend_id.recipe).section
+        return f"{section}.{pin_key(backend.backend_id.variant)}"
+
     def active(self, backend: BackendSpec) -> Bundle | None:
         """What a child of it would be started from now.
 
@@ -89,6 +87,25 @@ class Selections:
         except UnsupportedHere as error:
             present = bool(self._bundles.present(backend))
             return BackendStatus("unsupported", str(error), "", "", present)
+
+    def _wants(self, backend: BackendSpec, version: str, machine: Machine | None) -> bool:
+        """Whether it is what the settings say anyway."""
+        with suppress(UnsupportedHere):
+            return self._select(backend, "", machine).version == version
+        return False
+
+    def _select(self, backend: BackendSpec, version: str, machine: Machine | None) -> Selection:
+        pin = self.pin(backend)
+        selection = select(
+            backend,
+            machine or self._machine,
+            pin=pin,
+            channel=self._channel(backend),
+            version=version,
+            latest=self._latest(self.described(backend)) if pin == LATEST else "",
+        )
+        method = self._configuration.settings.rocm_install_method
+        return replace(selection, runtime_method=method)
 
     def _channel(self, backend: BackendSpec) -> str:
         key = backend.channel_setting

@@ -92,4 +92,4 @@ def state(server: Serving) -> str:
 def left_in(home: Path) -> list[str]:
     """What lies in the backend's folder, the lock aside."""
     folder = home / "cache" / "bin" / "fake" / "release"
-    return sorted(p.name for p in folder.glob("*") if p.name != ".lock")
+    return sorted(p.name for p in folder.glob("*") if p.name not in (".lock", "active.json"))

@@ -156,7 +156,9 @@ def installed_names(home: Path) -> list[str]:
     folder = home / "cache" / "bin" / "fake" / "tiny"
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+    return sorted(
+        path.name for path in folder.iterdir() if path.name not in (".lock", "active.json")
+    )
 
 
 def test_installed_used_and_removed(server: Serving, home: Path) -> None:

@@ -48,10 +48,11 @@ class Setting:
         return plan_install(select(spec, MACHINE), MACHINE, self.bundles.present(spec), self.root)
 
     def names(self) -> list[str]:
-        """What lies in the backend's folder, the lock aside."""
+        """What lies in the backend's folder, the lock and the pointer aside."""
         if not self.folder.is_dir():
             return []
-        return sorted(path.name for path in self.folder.iterdir() if path.name != ".lock")
+        aside = (".lock", "active.json")
+        return sorted(path.name for path in self.folder.iterdir() if path.name not in aside)
 
 
 def mentioning(path: Path) -> list[str]:

@@ -160,8 +160,10 @@ async def test_versions_live_side_by_side(
     async with setting.installer() as installer:
         first = await installer.install(setting.plan(spec), nobody)
         second = await installer.install(setting.plan(newer), nobody)
-        assert setting.bundles.active(wanted(spec)) == first
         assert setting.bundles.active(wanted(newer)) == second
+        assert setting.bundles.active(wanted(spec)) == second, "the last one activated"
+        assert await installer.install(setting.plan(spec), nobody) == first
+        assert setting.bundles.active(wanted(spec)) == first
         assert await installer.uninstall(newer)
     assert setting.names() == []
     assert setting.events[2:] == [

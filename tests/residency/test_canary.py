@@ -147,7 +147,9 @@ class Setting:
 
     def names(self) -> list[str]:
         folder = self.bundles.root / "fake" / "release"
-        return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+        return sorted(
+            path.name for path in folder.iterdir() if path.name not in (".lock", "active.json")
+        )
 
 
 @pytest.fixture

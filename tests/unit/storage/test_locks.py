@@ -23,6 +23,19 @@ with FileLock(Path(sys.argv[1])):
     sys.stdin.read()
 """
 
+LATE = """
+import fcntl, sys
+from pathlib import Path
+from lemonade.storage import FileLock
+
+def tell(event, _):
+    if event == "fcntl.flock":
+        print("waits", flush=True)
+
+sys.addaudithook(tell)
+print(FileLock(Path(sys.argv[1]), shared=True, existing=True).acquire(blocking=True), flush=True)
+"""
+
 
 def test_two_in_one_process(tmp_path):
     one, two = FileLock(tmp_path / "a.lock"), FileLock(tmp_path / "a.lock")
@@ -71,3 +84,48 @@ def test_it_dies_with_its_holder(tmp_path):
     lock = FileLock(path)
     assert lock.acquire()
     lock.release()
+
+
+def test_those_who_share_exclude_only_those_who_do_not(tmp_path):
+    path = tmp_path / "a.lock"
+    one, two = FileLock(path, shared=True), FileLock(path, shared=True)
+    alone = FileLock(path)
+    assert one.acquire()
+    assert two.acquire()
+    assert not alone.acquire()
+    one.release()
+    assert not alone.acquire()
+    two.release()
+    assert alone.acquire()
+    assert not one.acquire()
+    alone.release()
+
+
+def test_a_file_that_is_there_for_another_reason_is_not_made(tmp_path):
+    path = tmp_path / "receipt.json"
+    assert not FileLock(path, existing=True).acquire()
+    assert not path.exists()
+    path.write_text("{}")
+    path.chmod(0o444)
+    with FileLock(path, shared=True, existing=True) as shared:
+        assert shared.held
+    assert path.read_text() == "{}"
+
+
+def test_who_comes_too_late_does_not_get_it(tmp_path):
+    path = tmp_path / "receipt.json"
+    path.write_text("old")
+    late = FileLock(path, shared=True, existing=True)
+    alone = FileLock(path, existing=True)
+    assert alone.acquire()
+    with subprocess.Popen(
+        [sys.executable, "-c", LATE, path], cwd=ROOT, stdout=subprocess.PIPE
+    ) as waiter:
+        assert waiter.stdout is not None
+        assert waiter.stdout.readline() == b"waits\n"
+        path.rename(tmp_path / "removed")
+        path.write_text("new")
+        alone.release()
+        assert waiter.stdout.readline() == b"False\n"
+    assert late.acquire(), "the new file is another one"
+    late.release()

@@ -15,7 +15,17 @@ from tests.gateway.releasing import ONE, catalog_of, left_in, releasing, state
 from tests.gateway.test_backends_api import events
 from tests.installer.releases import build_archive
 from tests.programs.release_server import Releases
-from tests.serving import PATIENCE, PROGRAMS, Serving, environment, fake_model, gone, serving
+from tests.serving import (
+    PATIENCE,
+    PROGRAMS,
+    Serving,
+    environment,
+    eventually,
+    fake_model,
+    gone,
+    serving,
+    survivors,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -220,6 +230,7 @@ def test_two_servers_share_the_engines(server: Serving, neighbour: Serving, home
 
     neighbour.process.kill()
     neighbour.process.wait()
+    eventually(lambda: not survivors(home / "other"), "nothing of the neighbour is left")
     assert server.post("uninstall", ONE).status_code == 200, "a killed server holds nothing"
     assert left_in(home) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self, TypeVar
@@ -19,7 +20,7 @@ from lemonade.catalog.recipe import RecipeSpec
 from lemonade.catalog.sources import Sources
 from lemonade.catalog.templates import check_backend, check_recipe, overlay_beside
 from lemonade.catalog.trust import NOTHING_ASKED, Trust
-from lemonade.core.errors import UnknownBackend, UnknownModel, UnknownRecipe
+from lemonade.core.errors import BadDescriptor, UnknownBackend, UnknownModel, UnknownRecipe
 from lemonade.core.ids import BackendId
 from lemonade.core.near import did_you_mean, near_names
 from lemonade.core.sections import SectionSpec
@@ -141,7 +142,10 @@ class Catalog:
         Raises:
             BadDescriptor: the file is wrong.
         """
-        return self._families.get(file) or self._read_families(file)
+        found = self._families.get(file) or self._read_families(file)
+        if isinstance(found, BadDescriptor):
+            raise BadDescriptor(found.message, remedy=found.remedy, facts=found.facts)
+        return found
 
     def origin_file(self, id: str) -> Path:  # noqa: A002 - of a recipe or a backend
         """The file that declares the recipe or the backend (`recipe:variant`)."""
@@ -182,12 +186,24 @@ class Catalog:
             for recipe in self.recipes.values()
         }
 
-    def _read_families(self, file: str) -> FamilyRegistry:
+    def _read_families(self, file: str) -> FamilyRegistry | BadDescriptor:
+        """A broken file fails the models that it is for, and neither the server nor the others.
+
+        Raises:
+            BadDescriptor: it may not be used, whatever is in it.
+        """
         found = self._sources.documents(file)
         if not found:
             log.warning("There is no file %s; models get no arguments by family.", file)
             return FamilyRegistry.empty()
-        return FamilyRegistry.read(found[-1], self._trust.check)
+        with suppress(OSError):
+            self._trust.check(found[-1], found[-1].read_bytes())
+        try:
+            return FamilyRegistry.read(found[-1], self._trust.check)
+        except BadDescriptor as error:
+            log.error("%s Models that it is for cannot be loaded.", error.message)
+            remedy = "Correct it, and start the server again."
+            return BadDescriptor(error.message, remedy=remedy, facts=error.facts)
 
 
 def _read(

@@ -82,13 +82,20 @@ class FamilyMatch:
         family: the family's name, or empty.
         family_args: its arguments; merged first.
         model_args: the model's own; merged on top.
-        speculative_config: the model's or else the family's.
+        family_speculative: the family's speculative decoding.
+        model_speculative: the model's own, which is instead of that.
     """
 
     family: str = ""
     family_args: str = ""
     model_args: str = ""
-    speculative_config: Mapping[str, Any] | None = None
+    family_speculative: Mapping[str, Any] | None = None
+    model_speculative: Mapping[str, Any] | None = None
+
+    @property
+    def speculative_config(self) -> Mapping[str, Any] | None:
+        """The model's, or else the family's."""
+        return self.model_speculative or self.family_speculative
 
 
 class FamilyRegistry:
@@ -136,7 +143,8 @@ class FamilyRegistry:
             family=name,
             family_args=family.args,
             model_args=member.args,
-            speculative_config=member.speculative_config or family.speculative_config,
+            family_speculative=family.speculative_config,
+            model_speculative=member.speculative_config,
         )
 
     def _by_checkpoint(self, checkpoint: str) -> str:

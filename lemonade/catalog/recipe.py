@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from lemonade.catalog.backend import Declared, SlotPolicy
+from lemonade.catalog.launch_spec import ContextSpec, HelpSpec, RetrySpec
 from lemonade.core.errors import BadSetting
 from lemonade.core.inference import Operation
 from lemonade.core.units import parse_duration
@@ -108,6 +109,7 @@ class UpstreamSpec(Declared):
             engine knows no keys.
         metrics: path of its Prometheus text; empty if it has none.
         operations: the child's path for each operation it serves.
+        retry: what it prints when a start may be tried again with a smaller context.
         usage: where statistics are found in answers: `openai` reads `usage`; `llama-timings`
             prefers llama.cpp's `timings`.
     """
@@ -121,6 +123,7 @@ class UpstreamSpec(Declared):
     api_key_env: str = ""
     metrics: str = ""
     operations: dict[Operation, str]
+    retry: tuple[RetrySpec, ...] = ()
     usage: Literal["openai", "llama-timings"] = "openai"
 
     @field_validator("ready_within", "stall_timeout", "stop_grace", mode="before")
@@ -137,6 +140,8 @@ class ArgvSpec(Declared):
 
     Attributes:
         always: arguments every child gets.
+        defaults: arguments every child gets unless users say otherwise: they may repeat or negate
+            them, and are told what that means.
         context: added when a context size was chosen (an option above 0).
         device: added when a device was chosen.
         for_mode: added by the model's mode.
@@ -146,6 +151,12 @@ class ArgvSpec(Declared):
         synonyms: spellings of one flag; the first is the one shown.
         valueless: flags that take no value.
         repeatable: flags that add up instead of replacing each other.
+        repeats_add_up: whether any flag adds up over the layers that one layer repeats, for an
+            engine that nobody has a complete list of repeatable flags of.
+        conflicts: flags of one group replace each other, as if they were one.
+        speculative: flag that is given a family's `speculative_config`; empty if there is none.
+        order: the flags that come first, in this order, where Lemonade gives them.
+        abbreviates: whether the engine takes the beginning of a flag for the flag.
     """
 
     always: tuple[str, ...]
@@ -157,6 +168,12 @@ class ArgvSpec(Declared):
     synonyms: tuple[tuple[str, ...], ...] = ()
     valueless: tuple[str, ...] = ()
     repeatable: tuple[str, ...] = ()
+    defaults: tuple[str, ...] = ()
+    repeats_add_up: bool = False
+    conflicts: tuple[tuple[str, ...], ...] = ()
+    speculative: str = ""
+    order: tuple[str, ...] = ()
+    abbreviates: bool = False
 
 
 class OptionSpec(Declared):
@@ -229,6 +246,8 @@ class RecipeSpec(Declared):
         slots: how its residents share the machine; a backend may say otherwise.
         families: a registry of arguments by family; empty if none.
         problem: what its engines are known to die of; the first that fits counts.
+        context: how the context is planned; `None` leaves to the engine what nobody chose.
+        help: how an engine is asked which flags it knows; `None` if it cannot be asked.
         canary: what an installed engine must do before it is used; `None` if nothing can be asked.
         settings: keys of its section in `config.json` and their defaults, whose types are the
             keys' types.
@@ -259,6 +278,8 @@ class RecipeSpec(Declared):
     option: tuple[OptionSpec, ...] = ()
     problem: tuple[ProblemSpec, ...] = ()
     rules: RulesSpec = RulesSpec()
+    context: ContextSpec | None = None
+    help: HelpSpec | None = None
     canary: CanarySpec | None = None
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)

@@ -45,6 +45,7 @@ def check_recipe(spec: RecipeSpec, path: Path) -> None:
     known = _ALWAYS | {f"checkpoint.{needed}"}
     places: list[tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]] = [
         (("argv", "always"), spec.argv.always, known),
+        (("argv", "defaults"), spec.argv.defaults, known),
         (("argv", "context"), spec.argv.context, known | {"ctx_size"}),
         (("argv", "device"), spec.argv.device, known | {"device"}),
         (("environment",), tuple(spec.environment.values()), known),

@@ -7,6 +7,7 @@ cache shares them. huggingface-hub is the only way to the hub, and `failures`, `
 
 from lemonade.checkpoints.access import HubAccess, hub_access, hub_cache
 from lemonade.checkpoints.cache import ModelStore
+from lemonade.checkpoints.config_json import read_config
 from lemonade.checkpoints.downloads import Downloads
 from lemonade.checkpoints.hub import Hub
 from lemonade.checkpoints.patience import Patience
@@ -19,4 +20,5 @@ __all__ = [
     "Patience",
     "hub_access",
     "hub_cache",
+    "read_config",
 ]

@@ -154,6 +154,7 @@ async def load(request: web.Request) -> web.StreamResponse:
             "checkpoint": spec.checkpoints.get("main", ""),
             "recipe": spec.recipe,
             "backend": resident.backend.id if resident.backend else "",
+            "notices": list(resident.notices),
         }
 
     def describe(error: LemonadeError) -> JsonObject:

@@ -2,6 +2,7 @@
 
 from lemonade.planning.argv import Argument, Argv, grammar_of, merge, parse_argv
 from lemonade.planning.checkpoint import CheckpointPlan, plan_checkpoint, split_checkpoint
+from lemonade.planning.command import CommandPlan, plan_command
 from lemonade.planning.elsewhere import with_gpu
 from lemonade.planning.eviction import (
     Demand,
@@ -27,11 +28,11 @@ from lemonade.planning.selection import LATEST, PinKind, Selection, on_channel, 
 from lemonade.planning.support import Verdict, choose_backend, judge, judge_for
 
 __all__ = [
-    "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "Demand",
+    "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "CommandPlan", "Demand",
     "EffectiveOptions", "EvictionPlan", "Given", "InstallPlan", "LaunchFacts", "PinKind",
     "ResidentFacts", "RuntimePlan", "Selection", "Verdict", "check_options", "choose_backend",
     "download_name", "grammar_of", "judge", "judge_for", "known_options", "lacking", "merge",
-    "on_channel", "parse_argv", "plan_checkpoint", "plan_eviction", "plan_install",
-    "plan_launch", "plan_runtime", "resolve_options", "select", "slot_policy",
+    "on_channel", "parse_argv", "plan_checkpoint", "plan_command", "plan_eviction",
+    "plan_install", "plan_launch", "plan_runtime", "resolve_options", "select", "slot_policy",
     "split_checkpoint", "version_for", "with_gpu",
 ]  # fmt: skip

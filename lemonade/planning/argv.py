@@ -9,6 +9,7 @@ a whole by the same flag of a higher layer.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -25,6 +26,8 @@ _LAYERS: Final = {
     "model": "the model's declaration",
     "architecture": "the defaults of the model's architecture",
     "config": "the configuration",
+    "family": "the model's family",
+    "registry": "the registry of families",
     "recipe": "the recipe",
 }
 """How an origin reads in a sentence; a rule's origin is its own name."""
@@ -39,12 +42,14 @@ class Argument:
         values: words after it; `--flag=value` has one.
         origin: layer it comes from.
         overrode: arguments of lower layers it took the place of.
+        because: why a rule gives it, as a sentence; empty elsewhere.
     """
 
     flag: str
     values: tuple[str, ...]
     origin: str
     overrode: tuple[Argument, ...] = field(default=(), compare=False)
+    because: str = field(default="", compare=False)
 
     def words(self) -> tuple[str, ...]:
         """Its words; a value that would look like a flag stays joined to it."""
@@ -76,6 +81,9 @@ class Grammar:
         reserved: flags that only Lemonade gives.
         conflicts: flags of one group replace each other, as if they were one.
         options: flags that an option gives, with the option's name.
+        defaults: flags that are given unless users say otherwise.
+        repeats_add_up: whether what one layer repeats adds up over all of them.
+        abbreviates: whether the beginning of a flag is the flag.
     """
 
     synonyms: tuple[tuple[str, ...], ...] = ()
@@ -85,6 +93,9 @@ class Grammar:
     reserved: frozenset[str] = frozenset()
     conflicts: tuple[tuple[str, ...], ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
+    defaults: frozenset[str] = frozenset()
+    repeats_add_up: bool = False
+    abbreviates: bool = False
 
     def name_of(self, flag: str) -> str:
         """The flag's first spelling."""
@@ -108,13 +119,25 @@ class Grammar:
         new_name, old_name = self.name_of(new.flag), self.name_of(old.flag)
         if new_name == old_name:
             return new_name not in self.repeatable
-        if any(new_name in group and old_name in group for group in self.conflicts):
+        if self._exclude(new_name, old_name):
             return True
         return (
             not new.values
             and not old.values
             and (self.negation_of(new.flag) == old_name or self.negation_of(old.flag) == new_name)
         )
+
+    def repeated(self, layer: Iterable[Argument]) -> frozenset[str]:
+        """The flags that add up because this layer repeats them."""
+        if not self.repeats_add_up:
+            return frozenset()
+        counts = Counter(self.name_of(argument.flag) for argument in layer)
+        return frozenset(
+            name for name, count in counts.items() if count > 1 and not self._exclude(name, name)
+        )
+
+    def _exclude(self, one: str, other: str) -> bool:
+        return any(one in group and other in group for group in self.conflicts)
 
 
 def grammar_of(recipe: RecipeSpec) -> Grammar:
@@ -144,7 +167,13 @@ def grammar_of(recipe: RecipeSpec) -> Grammar:
         valued=frozenset(flag for flag, values in given.items() if values),
         repeatable=frozenset(map(bare.name_of, spec.repeatable)),
         reserved=frozenset(map(bare.name_of, spec.reserved)),
+        conflicts=tuple(tuple(map(bare.name_of, group)) for group in spec.conflicts),
         options=options,
+        defaults=frozenset(
+            bare.name_of(a.flag) for a in split_leading(spec.defaults, "recipe")[1].arguments
+        ),
+        repeats_add_up=spec.repeats_add_up,
+        abbreviates=spec.abbreviates,
     )
 
 
@@ -193,6 +222,7 @@ def merge(layers: Sequence[Argv], grammar: Grammar) -> Argv:
 
     What a higher layer says again is removed below and stands where the higher layer puts it, so
     the order is: survivors as they were, then what overrode. Within one layer nothing is removed.
+    A flag that adds up removes nothing of its own name.
 
     Raises:
         BadArgument: a flag that takes no value was given one.
@@ -200,6 +230,7 @@ def merge(layers: Sequence[Argv], grammar: Grammar) -> Argv:
     merged: list[Argument] = []
     for layer in layers:
         incoming = list(layer.arguments)
+        adding_up = grammar.repeated(merged) | grammar.repeated(incoming)
         for argument in incoming:
             if argument.values and grammar.name_of(argument.flag) in grammar.valueless:
                 raise BadArgument(
@@ -210,7 +241,16 @@ def merge(layers: Sequence[Argv], grammar: Grammar) -> Argv:
                 )
         survivors = []
         for old in merged:
-            at = next((i for i, new in enumerate(incoming) if grammar.replaces(new, old)), None)
+            name = grammar.name_of(old.flag)
+            at = next(
+                (
+                    i
+                    for i, new in enumerate(incoming)
+                    if grammar.replaces(new, old)
+                    and not (name in adding_up and grammar.name_of(new.flag) == name)
+                ),
+                None,
+            )
             if at is None:
                 survivors.append(old)
             else:
@@ -255,7 +295,35 @@ def _reserved_name(flag: str, grammar: Grammar) -> str | None:
         return name
     if negation in grammar.reserved and negation not in grammar.valued:
         return negation
+    if grammar.abbreviates and whole.startswith("--"):
+        # An engine that takes `--serv` for `--served-model-name` is not got round that way.
+        spellings = {s: g[0] for g in grammar.synonyms for s in g} | {
+            name: name for name in grammar.reserved
+        }
+        return next(
+            (
+                meant
+                for spelling, meant in sorted(spellings.items())
+                if meant in grammar.reserved and spelling.startswith(_hyphenated(whole))
+            ),
+            None,
+        )
     return None
+
+
+def notices_of(argv: Argv, grammar: Grammar) -> tuple[str, ...]:
+    """What users are told about arguments that touch what Lemonade gives by default."""
+    found = []
+    for argument in argv.arguments:
+        name, negation = grammar.name_of(argument.flag), grammar.negation_of(argument.flag)
+        where = layer_phrase(argument.origin)
+        if name in grammar.defaults and not argument.values:
+            found.append(f"{argument.flag} of {where} changes nothing: Lemonade gives it anyway.")
+        elif name in grammar.defaults:
+            found.append(f"{argument.flag} of {where} replaces what Lemonade gives by default.")
+        elif negation in grammar.defaults:
+            found.append(f"{argument.flag} of {where} takes back {negation}, Lemonade's default.")
+    return tuple(found)
 
 
 def _check_word(word: object, origin: str) -> None:

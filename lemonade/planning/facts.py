@@ -12,6 +12,7 @@ from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.bundle import Bundle
 from lemonade.core.process import Endpoint
 from lemonade.hardware.facts import Machine
+from lemonade.planning.context import ContextPlan
 from lemonade.planning.options import EffectiveOptions
 
 
@@ -27,6 +28,10 @@ class LaunchFacts:
         endpoint: where the child shall listen.
         api_key: the child's own key; used only if the engine knows keys.
         environ: our own environment, of which a child gets little.
+        config: the checkpoint's `config.json`; `None` if it has none.
+        weights_bytes: size of the files; 0 when unknown.
+        context_limit: what the engine said would fit, when it was tried before.
+        context: what was planned; the planner fills it in before the rules see the facts.
     """
 
     model: ModelSpec
@@ -42,3 +47,7 @@ class LaunchFacts:
     api_key: str = field(repr=False)
     log_file: Path | None
     environ: Mapping[str, str] = field(repr=False)
+    config: Mapping[str, object] | None = field(default=None, repr=False)
+    weights_bytes: int = 0
+    context_limit: int | None = None
+    context: ContextPlan | None = None

@@ -8,21 +8,26 @@ else is taken from the highest layer that says something.
 from __future__ import annotations
 
 import difflib
+import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, TypeGuard
 
+from lemonade.catalog.families import FamilyMatch
 from lemonade.catalog.recipe import OptionSpec, RecipeSpec
 from lemonade.core.errors import BadOption
 from lemonade.core.inference import JsonObject
 from lemonade.planning.argv import (
+    Argument,
     Argv,
+    Grammar,
     check_reserved,
     grammar_of,
     layer_phrase,
     merge,
+    notices_of,
     parse_argv,
 )
 from lemonade.planning.words import join_words
@@ -89,6 +94,7 @@ _UNSET: Final = (None, -1, "", "auto")
 _CTX_SIZE: Final = "ctx_size"
 _LONGEST_CONTEXT: Final = 2**31 - 1
 _NOTHING: Final[JsonObject] = MappingProxyType({})
+_NO_FAMILY: Final = FamilyMatch()
 
 _EXPECTED: Final = {
     "int": "a whole number",
@@ -107,13 +113,15 @@ class EffectiveOptions:
     Attributes:
         values: by option; engine arguments as one string.
         origins: by option, the highest layer that had a say: `request`, `saved`, `model`,
-            `architecture`, `config` or `default`.
+            `architecture`, `config`, `registry`, `family` or `default`.
         arguments: the merged engine arguments, each with its own origin.
+        notices: what whoever asked for them should know, as sentences.
     """
 
     values: Mapping[str, object]
     origins: Mapping[str, str] = field(compare=False)
     arguments: Argv = field(default=Argv(), compare=False)
+    notices: tuple[str, ...] = field(default=(), compare=False)
 
 
 def option_names(recipe: RecipeSpec) -> tuple[str, ...]:
@@ -159,7 +167,7 @@ def check_options(
     return checked
 
 
-def resolve_options(
+def resolve_options(  # noqa: PLR0913 - one for each layer
     recipe: RecipeSpec,
     *,
     request: JsonObject,
@@ -169,6 +177,7 @@ def resolve_options(
     variant: str | None,
     ctx_size: int,
     architecture: JsonObject = _NOTHING,
+    family: FamilyMatch = _NO_FAMILY,
 ) -> EffectiveOptions:
     """Settle every option of a load.
 
@@ -182,6 +191,7 @@ def resolve_options(
             before `args`, and it is the answer where nobody named one.
         ctx_size: the configuration's context size, for all recipes.
         architecture: defaults for models of this architecture.
+        family: what the registry of families has for the model: engine arguments below all others.
 
     Raises:
         BadOption: a value has the wrong type; the message says in which layer.
@@ -209,11 +219,30 @@ def resolve_options(
     for option in recipe.option:
         if option.type == "argv":
             arguments, origin = _settle_arguments(
-                recipe, option, layers, inherit=bool(values["merge_args"])
+                option,
+                layers,
+                grammar_of(recipe),
+                below=_of_family(family, recipe) if values["merge_args"] else (),
+                inherit=bool(values["merge_args"]),
             )
             values[option.name] = join_words(arguments.words())
             origins[option.name] = origin
-    return EffectiveOptions(values, origins, arguments)
+    return EffectiveOptions(values, origins, arguments, notices_of(arguments, grammar_of(recipe)))
+
+
+def _of_family(family: FamilyMatch, recipe: RecipeSpec) -> tuple[Argv, ...]:
+    """The two layers out of a registry: of the family, and of the model by name."""
+    layers = []
+    for origin, args, speculative in (
+        ("family", family.family_args, family.family_speculative),
+        ("registry", family.model_args, family.model_speculative),
+    ):
+        argv = parse_argv(args, origin)
+        if speculative and (flag := recipe.argv.speculative):
+            text = json.dumps(speculative, separators=(",", ":"))
+            argv = Argv((Argument(flag, (text,), origin), *argv.arguments))
+        layers.append(argv)
+    return tuple(layers)
 
 
 def _section_options(
@@ -243,12 +272,18 @@ def _settle(option: OptionSpec, layers: Mapping[str, JsonObject]) -> tuple[str, 
 
 
 def _settle_arguments(
-    recipe: RecipeSpec, option: OptionSpec, layers: Mapping[str, JsonObject], *, inherit: bool
+    option: OptionSpec,
+    layers: Mapping[str, JsonObject],
+    grammar: Grammar,
+    *,
+    below: Sequence[Argv],
+    inherit: bool,
 ) -> tuple[Argv, str]:
     """Merge the engine arguments of the layers that take part, lowest first.
 
     A request's own arguments stand in for all the model brings; what was saved for a model stands
-    in for what its declaration says. The configuration is always below, unless nothing is merged.
+    in for what its declaration says. The configuration is always below, unless nothing is merged,
+    and `below` that is what the registry of families says.
     """
     wished = layers["request"].get(option.name)
     if not inherit:
@@ -259,19 +294,19 @@ def _settle_arguments(
         asked = _asked(option, layers)
         own = [o for o in ("saved", "model") if o in asked and layers[o].get(option.name)]
         takes_part = ["config", "architecture", *own[:1]]
-    grammar = grammar_of(recipe)
-    parsed = []
+    parsed = [*below]
     for origin in takes_part:
         value = layers[origin].get(option.name)
         if value not in _UNSET:
-            argv = parse_argv(_argument_text(option, value, origin), origin)
-            check_reserved(argv, grammar)
-            parsed.append(argv)
+            parsed.append(parse_argv(_argument_text(option, value, origin), origin))
+    for argv in parsed:
+        check_reserved(argv, grammar)
     merged = merge(parsed, grammar)
     if wished is not None:
         return merged, "request"
     present = {argument.origin for argument in merged.arguments}
-    return merged, next((o for o in reversed(takes_part) if o in present), "default")
+    order = ("family", "registry", *takes_part)
+    return merged, next((o for o in reversed(order) if o in present), "default")
 
 
 def _asked(option: OptionSpec, layers: Mapping[str, JsonObject]) -> list[str]:

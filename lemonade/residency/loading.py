@@ -7,6 +7,7 @@ fetched, stopped or started.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
@@ -15,11 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from lemonade.catalog import BackendSpec, Catalog, ModelSpec, RecipeSpec, SavedOptions
-from lemonade.checkpoints import Downloads, ModelStore
+from lemonade.catalog import (
+    BackendSpec,
+    Catalog,
+    FamilyMatch,
+    ModelSpec,
+    RecipeSpec,
+    SavedOptions,
+)
+from lemonade.checkpoints import Downloads, ModelStore, read_config
 from lemonade.config import Configuration
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import Incomplete, InstallForbidden, Offline, UnsupportedHere
+from lemonade.core.inference import JsonObject
 from lemonade.core.progress import ProgressListener
 from lemonade.hardware import Machine, usage
 from lemonade.installer import Bundles, Installer
@@ -30,6 +39,7 @@ from lemonade.planning import (
     choose_backend,
     judge_for,
     known_options,
+    plan_command,
     plan_install,
     plan_launch,
     resolve_options,
@@ -52,21 +62,33 @@ MEMORY_FLOOR_BYTES: Final = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """A load that can be carried out on this machine."""
+    """A load that can be carried out on this machine.
+
+    Attributes:
+        context_limit: the context that an engine said would fit, which it is tried again with.
+    """
 
     spec: ModelSpec
     served_name: str
     recipe: RecipeSpec
     backend: BackendSpec
     options: EffectiveOptions
+    context_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """What a launch needs on this disk."""
+    """What a launch needs on this disk.
+
+    Attributes:
+        config: the checkpoint's `config.json`, if the recipe plans with it.
+        weights_bytes: size of all files.
+    """
 
     bundle: Bundle
     files: Mapping[str, tuple[Path, ...]]
+    config: JsonObject | None = None
+    weights_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +121,7 @@ class Loader:
         Raises:
             BadOption, BadArgument, ReservedArgument: an option is refused; nothing was touched.
             UnsupportedHere: it is not for this machine, or this version has no such recipe.
+            BadDescriptor: the registry of families that its recipe names is broken.
         """
         parts = self._parts
         availability = Availability(parts.catalog, parts.configuration, parts.machine)
@@ -110,6 +133,10 @@ class Loader:
             ignorable=known_options(parts.catalog.recipes.values()),
         )
         section = parts.configuration.settings.section(recipe.section)
+        family = FamilyMatch()
+        if recipe.families:
+            registry = parts.catalog.families(recipe.families)
+            family = registry.match(spec.name, spec.checkpoints.get("main", ""))
 
         def options_for(variant: str | None) -> EffectiveOptions:
             return resolve_options(
@@ -120,6 +147,7 @@ class Loader:
                 section=section,
                 variant=variant,
                 ctx_size=parts.configuration.settings.ctx_size,
+                family=family,
             )
 
         named = options_for(None).values.get(recipe.backend_option or "", "")
@@ -140,16 +168,18 @@ class Loader:
         options = options_for(backend.backend_id.variant)
         return LoadPlan(spec, served_name, recipe, backend, options)
 
-    def check(self, plan: LoadPlan, files: Mapping[str, tuple[Path, ...]]) -> None:
+    def check(self, plan: LoadPlan, ingredients: Ingredients) -> tuple[str, ...]:
         """Plan the launch without launching: what cannot be shows before anybody has to leave.
 
+        Returns:
+            What whoever asked for the load should know.
+
         Raises:
-            Incomplete, ReservedArgument, BadDescriptor: there is no such command line.
+            Incomplete, ReservedArgument, BadOption, BadDescriptor: there is no such command line.
         """
         endpoint = self._parts.placement.lease_endpoint()
         try:
-            bundle = Bundle(plan.backend.backend_id, "", Path("/"), plan.backend.bundle.argv)
-            plan_launch(self._facts(plan, Ingredients(bundle, files), endpoint, api_key=""))
+            return plan_command(self._facts(plan, ingredients, endpoint, api_key="")).notices
         finally:
             endpoint.release()
 
@@ -177,7 +207,11 @@ class Loader:
                 f"{plan.served_name} is not complete: {store.missing(plan.spec, plan.recipe)}",
                 remedy=f"`lemonade pull {plan.served_name}` fetches what is missing.",
             )
-        return Ingredients(bundle, files)
+        if plan.recipe.context is None:
+            return Ingredients(bundle, files)
+        main = files[plan.recipe.checkpoints[0]]
+        config = await asyncio.to_thread(read_config, main[0]) if main else None
+        return Ingredients(bundle, files, config, await asyncio.to_thread(_size_of_all, files))
 
     def fits_beside(self, plan: LoadPlan, ingredients: Ingredients) -> bool:
         """Whether it may start while those it replaces still hold their memory.
@@ -189,7 +223,7 @@ class Loader:
         accelerated = bool(machine.gpus or machine.npus) and plan.backend.devices != ("cpu",)
         if accelerated or slot_policy(plan.recipe, plan.backend) == "exclusive-npu":
             return False
-        size = sum(_size_of(file) for files in ingredients.files.values() for file in files)
+        size = _size_of_all(ingredients.files)
         free = machine.memory_bytes - usage().memory_bytes
         return size * MEMORY_FACTOR + MEMORY_FLOOR_BYTES < free
 
@@ -274,7 +308,14 @@ class Loader:
             api_key=api_key,
             log_file=log_file_of(parts.log_dir, plan.served_name),
             environ=parts.environ,
+            config=ingredients.config,
+            weights_bytes=ingredients.weights_bytes,
+            context_limit=plan.context_limit,
         )
+
+
+def _size_of_all(files: Mapping[str, tuple[Path, ...]]) -> int:
+    return sum(_size_of(file) for role in files.values() for file in role)
 
 
 def _size_of(path: Path) -> int:

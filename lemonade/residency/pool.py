@@ -382,7 +382,7 @@ class Pool(TaskOwner):
             resident.step = "fetching"
             ingredients = await self._loader.ingredients(plan, attempt.tell)
             # A command line that cannot be must show before anybody has to leave.
-            self._loader.check(plan, ingredients.files)
+            self._tell(resident, plan, ingredients)
             victims = await self._make_room(attempt, plan, ingredients)
             resident.step = "starting"
             instance, port = await self._loader.start(plan, ingredients)
@@ -401,6 +401,12 @@ class Pool(TaskOwner):
             await self._give_up(attempt, port, broken)
         else:
             self._settle(resident, victims, port)
+
+    def _tell(self, resident: Resident, plan: LoadPlan, ingredients: Ingredients) -> None:
+        """Look at the command line, and keep what whoever asked for it should know."""
+        resident.notices = self._loader.check(plan, ingredients)
+        for notice in resident.notices:
+            log.info("%s: %s", resident.served_name, notice)
 
     async def _make_room(
         self, attempt: Attempt, plan: LoadPlan, ingredients: Ingredients

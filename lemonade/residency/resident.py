@@ -52,6 +52,7 @@ class Resident:
         called_off: its load is about to end; whoever comes now waits for that and begins anew.
         superseded: its load gave way to one with other options; whoever waited waits for that.
         promised_to: the load that will replace it once that is ready.
+        notices: what whoever asked for the load should know.
         settled: done when the load ended; raises the load's error to every waiter.
         gone: set when nothing of it is left.
         last_use: monotonic seconds of the last lease's begin or end.
@@ -76,6 +77,7 @@ class Resident:
     promised_to: Resident | None = None
     error: LemonadeError | None = None
     why: str = ""
+    notices: tuple[str, ...] = ()
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)

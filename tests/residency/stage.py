@@ -180,8 +180,9 @@ class FakeLoader:
         options = EffectiveOptions({"ctx_size": 0, **request.options}, {})
         return LoadPlan(spec, served_name, CATALOG.recipe("llamacpp"), BACKEND, options)
 
-    def check(self, plan: LoadPlan, files: object) -> None:
+    def check(self, plan: LoadPlan, ingredients: Ingredients) -> tuple[str, ...]:
         """Everything can be started."""
+        return ()
 
     async def ingredients(self, plan: LoadPlan, listen: object) -> Ingredients:
         gate = self._stage.fetching.get(plan.served_name)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lemonade.catalog import FamilyRegistry
+from lemonade.catalog import Catalog, FamilyRegistry, sources
 from lemonade.core.errors import BadDescriptor
 
 CONTENT = {
@@ -77,6 +77,23 @@ def test_what_is_wrong_is_told(tmp_path, content, told):
         read(tmp_path, content)
     assert told in caught.value.message
     assert "families.json" in caught.value.message
+
+
+def test_a_broken_file_fails_whoever_needs_it_and_stays_where_it_is(tmp_path):
+    file = tmp_path / "vllm_model_config.json"
+    file.write_text('{"schema_version": 1,\n "families": {,}}')
+    catalog = Catalog.load((*sources({}, tmp_path / "none"), tmp_path))
+    for _ in range(2):
+        with pytest.raises(BadDescriptor, match=r"vllm_model_config.json.*line 2 column"):
+            catalog.families("vllm_model_config.json")
+    assert file.exists()
+    assert catalog.builtin_models()
+
+
+def test_a_file_of_the_operators_replaces_the_shipped_one(tmp_path):
+    (tmp_path / "vllm_model_config.json").write_text(json.dumps(CONTENT))
+    catalog = Catalog.load((*sources({}, tmp_path / "none"), tmp_path))
+    assert set(catalog.families("vllm_model_config.json").families) == {"z-ale", "ale", "bare"}
 
 
 def test_no_file_is_an_empty_registry(folder, caplog):

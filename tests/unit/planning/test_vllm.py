@@ -48,15 +48,17 @@ def argv(text: str = "", ctx_size: int = -1) -> tuple[str, ...]:
 
 ALWAYS = (
     *("--model", str(FOLDER), "--port", "40123", "--host", "127.0.0.1"),
-    *("--served-model-name", "Tiny", "--enable-prefix-caching"),
+    *("--served-model-name", "Tiny", "--enforce-eager"),
 )
+CACHING = "--enable-prefix-caching"
 
 
 def test_it_is_given_the_folder_and_its_name() -> None:
-    assert argv() == ALWAYS
-    assert argv(ctx_size=1024) == (*ALWAYS, "--max-model-len", "1024")
+    assert argv() == (*ALWAYS, CACHING)
+    assert argv(ctx_size=1024) == (*ALWAYS, "--max-model-len", "1024", CACHING)
     assert argv("-tp 2 --enable-auto-tool-choice") == (
         *ALWAYS,
+        CACHING,
         "-tp",
         "2",
         "--enable-auto-tool-choice",
@@ -72,7 +74,6 @@ def test_it_is_given_the_folder_and_its_name() -> None:
         "--port 1",
         "--uds /tmp/x",
         "--max_model_len 4096",
-        "--no-enable-prefix-caching",
         "--api-key x",
         "--config x.yaml",
         "-asc 2",

@@ -209,7 +209,7 @@ async def test_deleting_ends_the_models_own_download(bench: Bench, hub_url: str,
     await until(lambda: any(root.rglob("*.incomplete")))
     await bench.downloads.delete(spec, [])
     assert not root.exists()
-    assert bench.downloads.snapshots() == ()
+    assert bench.downloads.jobs.snapshots() == ()
 
 
 # ---- any set of models, any of them deleted

@@ -64,7 +64,7 @@ def receipt(home: Path, version: str, variant: str = "release") -> dict[str, Any
 
 def versions(home: Path) -> list[str]:
     folder = home / "cache" / "bin" / "fake" / "release"
-    return sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+    return sorted(one.name for one in folder.iterdir() if (one / "receipt.json").is_file())
 
 
 def cli(server: Serving, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -123,8 +123,8 @@ def test_a_name_of_its_own_is_a_version_of_its_own(
     assert seen[-1][1]["message"] == f"fake:release {version} was installed from {mine}."
     assert versions(home) == [version]
     assert server.chat("one").status_code == 200
-    named = server.post("install", {**ONE, "from": str(mine), "version": "v7"}).json()
-    assert named["status"] == "success"
+    shown = cli(server, "fake:release@v7", "--from", "mine.tar.gz", cwd=mine.parent)
+    assert (shown.returncode, shown.stderr) == (0, "")
     assert versions(home) == [version, "v7"]
 
 

@@ -79,7 +79,9 @@ def test_installed_followed_and_updated(server: Serving, releases: Releases, hom
     assert found["download_filename"] == "fake-v12-linux.tar.gz"
     assert server.chat("one").status_code == 200
     assert releases.fetched() == ["fake-v10-linux.tar.gz"], "a load updates nothing"
-    assert server.post("install", ONE).json()["status"] == "success"
+    assert server.post("install", ONE).json() == {
+        "status": "success", **ONE, "still_running": [{"model_name": "one", "version": "v10"}]
+    }  # fmt: skip
     assert (row(server)["state"], row(server)["version"]) == ("installed", "v12")
 
 

@@ -62,7 +62,7 @@ def show(session: Session, spec: BackendId, as_json: bool) -> None:  # noqa: FBT
     out()
     columns = [
         Column("Version", 28),
-        Column("Size", right=9),
+        Column("Size", 12, right=10),
         Column("Installed", 27),
         Column("Digest", 17),
         Column("State"),

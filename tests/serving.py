@@ -194,7 +194,12 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def fake_catalog(
-    home: Path, *, slots: str = "standard", ready_within: str = "20s", files: str = "gguf"
+    home: Path,
+    *,
+    slots: str = "standard",
+    ready_within: str = "20s",
+    files: str = "gguf",
+    program: str = "fake_engine.py",
 ) -> Path:
     """A catalogue with the fake engine as recipe `fake`: one file each, nothing else."""
     folder = home / "catalog"
@@ -204,7 +209,7 @@ def fake_catalog(
         FAKE_RECIPE.format(slots=slots, ready_within=ready_within, files=files)
     )
     (folder / "backends" / "fake-program.toml").write_text(
-        FAKE_BACKEND.format(python=sys.executable, program=PROGRAMS / "fake_engine.py")
+        FAKE_BACKEND.format(python=sys.executable, program=PROGRAMS / program)
     )
     return folder
 

@@ -8,7 +8,14 @@ from lemonade.catalog.families import FamilyMatch, FamilyRegistry
 from lemonade.catalog.lock import LockedPackage, normal_name
 from lemonade.catalog.model import EXTRA_SOURCE, LOCAL_SOURCE, SHIPPED_SOURCE, ModelSpec
 from lemonade.catalog.names import clean_name, split_origin
-from lemonade.catalog.recipe import ArgvSpec, CanarySpec, OptionSpec, RecipeSpec, UpstreamSpec
+from lemonade.catalog.recipe import (
+    ArgvSpec,
+    CanarySpec,
+    LimitsSpec,
+    OptionSpec,
+    RecipeSpec,
+    UpstreamSpec,
+)
 from lemonade.catalog.registration import is_definition
 from lemonade.catalog.registry import ModelRegistry
 from lemonade.catalog.review import CatalogReview, review_catalog
@@ -19,8 +26,9 @@ from lemonade.catalog.trust import trusted
 __all__ = [
     "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
     "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "CatalogReview", "FamilyMatch",
-    "FamilyRegistry", "LockedPackage", "ModelRegistry", "ModelSpec", "OptionSpec", "PinSpec",
-    "RecipeSpec", "RunsOnSpec", "RuntimeSpec", "SavedOptions", "UpstreamSpec", "clean_name",
+    "FamilyRegistry", "LimitsSpec", "LockedPackage", "ModelRegistry", "ModelSpec", "OptionSpec",
+    "PinSpec", "RecipeSpec", "RunsOnSpec", "RuntimeSpec", "SavedOptions", "UpstreamSpec",
+    "clean_name",
     "from_page", "is_definition", "is_unset", "normal_name", "not_run", "not_run_reason",
     "review_catalog", "shipped", "sources", "split_origin", "trusted", "unavailable_reason",
 ]  # fmt: skip

@@ -95,6 +95,22 @@ class ProblemSpec(Declared):
         return self
 
 
+class LimitsSpec(Declared):
+    """How a request's limit on new tokens is brought below what the context leaves.
+
+    For an engine that refuses a request whose prompt and limit together exceed it.
+
+    Attributes:
+        count: path that counts the tokens of a prompt.
+        context: path of the list of models, which says how long the context is.
+        above: limits up to this, or up to the context if that is shorter, are not looked into.
+    """
+
+    count: str
+    context: str
+    above: int = Field(default=8192, gt=0)
+
+
 class UpstreamSpec(Declared):
     """How a child of this recipe is spoken to.
 
@@ -108,10 +124,17 @@ class UpstreamSpec(Declared):
         api_key_env: variable through which the child is given its own random key; empty if the
             engine knows no keys.
         metrics: path of its Prometheus text; empty if it has none.
+        metrics_names: under which names its metrics are told: `ours` (with our prefix) or `own`.
         operations: the child's path for each operation it serves.
         retry: what it prints when a start may be tried again with a smaller context.
-        usage: where statistics are found in answers: `openai` reads `usage`; `llama-timings`
-            prefers llama.cpp's `timings`.
+        limits: how limits on new tokens are made to fit; `None` if the engine does it.
+        old_limit: whether it knows only `max_tokens`, so that a request with nothing but
+            `max_completion_tokens` has to say it twice.
+        own_name: whether it refuses requests that call the model by another name than it does.
+        usage: where statistics are found in answers: `openai` reads `usage`; `on-request` is the
+            same for an engine that ends a stream with it only where
+            `stream_options.include_usage` asks for it; `llama-timings` prefers llama.cpp's
+            `timings`.
     """
 
     ready: str
@@ -122,9 +145,23 @@ class UpstreamSpec(Declared):
     on_parent_death: Literal["TERM", "KILL"] = "KILL"
     api_key_env: str = ""
     metrics: str = ""
+    metrics_names: Literal["ours", "own"] = "ours"
     operations: dict[Operation, str]
     retry: tuple[RetrySpec, ...] = ()
-    usage: Literal["openai", "llama-timings"] = "openai"
+    limits: LimitsSpec | None = None
+    old_limit: bool = False
+    own_name: bool = False
+    usage: Literal["openai", "on-request", "llama-timings"] = "openai"
+
+    @property
+    def adapts(self) -> bool:
+        """Whether requests may have to be changed before this engine gets them."""
+        return (
+            self.usage == "on-request"
+            or self.own_name
+            or self.old_limit
+            or self.limits is not None
+        )
 
     @field_validator("ready_within", "stall_timeout", "stop_grace", mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from lemonade.core.inference import Inference, ModelType, Operation, Usage
 from lemonade.dialects import INFERENCE_ROUTES, read_inference, wrap_backend_error
 from lemonade.gateway.bodies import read_body
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response
+from lemonade.gateway.fitting import fit
 from lemonade.gateway.middleware import HEADERS, REQUEST_ID
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Handler, Route
@@ -125,17 +126,21 @@ async def _forward(
     headers = [(name, given[name]) for name in _PASSED if name in given]
     headers.append(("X-Request-Id", REQUEST_ID.get()))
     path = resident.recipe.upstream.operations[wanted.operation]
+    body, sieve = wanted.body, None
+    if resident.recipe.upstream.adapts:
+        body, sieve = await fit(wanted, lease)
     tail = request.match_info.get("tail", "")
     query = request.rel_url.raw_query_string if wanted.operation is Operation.SLOTS else ""
     upstream_request = UpstreamRequest(
         method=request.method,
         path=f"{path}{tail}?{query}" if query else path + tail,
         headers=tuple(headers),
-        body=wanted.body,
+        body=body,
         patience=float(parts_of(request).configuration.settings.global_timeout),
     )
     on_first = lease.streaming if wanted.stream else None
-    tap = UsageTap(stream=wanted.stream, started=started, on_first=on_first)
+    times_itself = resident.recipe.upstream.usage == "llama-timings"
+    tap = UsageTap(stream=wanted.stream, started=started, on_first=on_first, look=not times_itself)
     status, complete = 499, False
     try:
         outcome = await relay(
@@ -144,12 +149,13 @@ async def _forward(
             upstream_request,
             extra_headers=extra_headers,
             tap=tap,
+            sieve=sieve,
             buffer_errors=True,
         )
         if isinstance(outcome, BufferedError):
             status, complete = outcome.status, True
-            body = wrap_backend_error(outcome.status, outcome.body, resident.recipe.title)
-            return json_response(body, status=outcome.status)
+            error = wrap_backend_error(outcome.status, outcome.body, resident.recipe.title)
+            return json_response(error, status=outcome.status)
         status, complete = outcome.status, outcome.complete
         if not complete:
             log.warning("%s: the answer was cut off", resident.served_name)

@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 
 from lemonade.core.errors import ConnectionLost, UpstreamError
 from lemonade.telemetry import UsageTap
-from lemonade.upstream import Forwarder, ResponseHead, Upstream, UpstreamRequest
+from lemonade.upstream import Forwarder, ResponseHead, Sieve, Upstream, UpstreamRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ async def relay(
     *,
     extra_headers: Sequence[tuple[str, str]] = (),
     tap: UsageTap | None = None,
+    sieve: Sieve | None = None,
     buffer_errors: bool = False,
 ) -> RelayOutcome | BufferedError:
     """Send a request to a child and its answer to the client.
@@ -113,6 +114,7 @@ async def relay(
         upstream_request: what the child is asked.
         extra_headers: added to the answer, in place of the child's of the same names.
         tap: is shown the body.
+        sieve: takes out of a stream what the client did not ask for.
         buffer_errors: return a child's error as a `BufferedError` instead of relaying it.
 
     Returns:
@@ -134,6 +136,7 @@ async def relay(
         stays=request.keep_alive,
         extra_headers=extra_headers,
         tap=None if tap is None else tap.feed,
+        sieve=sieve,
         keep_errors=buffer_errors,
     )
 

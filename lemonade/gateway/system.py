@@ -29,6 +29,9 @@ GIB: Final = 1 << 30
 SCRAPE_SECONDS: Final = 1.0
 """How long an engine may take to say its metrics."""
 
+SCRAPE_LIMIT: Final = 1 << 20
+"""How much it may say. Half a page would be wrong, so what is longer is left out."""
+
 
 def system_routes() -> tuple[Route, ...]:
     """The routes of this file."""
@@ -305,28 +308,44 @@ async def metrics(request: web.Request) -> web.Response:
     serving = [r for r in parts.pool.residents() if r.phase is Phase.SERVING]
     most = parts.configuration.settings.max_loaded_models
     limits = {str(kind): most for kind in ModelType}
-    pages = [parts.metrics.render([_loaded(r) for r in serving], host, limits)]
     async with asyncio.TaskGroup() as group:
-        scrapes = [group.create_task(_scrape(resident)) for resident in serving]
-    pages += [scrape.result() for scrape in scrapes]
-    return web.Response(
-        body=join_pages(pages).encode(), headers={"Content-Type": METRICS_CONTENT_TYPE}
-    )
+        scrapes = [
+            (resident, group.create_task(_scrape(resident)))
+            for resident in serving
+            if resident.recipe.upstream.metrics
+        ]
+    pages = [(resident, scrape.result()) for resident, scrape in scrapes]
+    had = {resident.served_name: page is not None for resident, page in pages}
+    own = parts.metrics.render([_loaded(r) for r in serving], host, limits, had)
+    text = await asyncio.to_thread(_join, own, pages)
+    return web.Response(body=text.encode(), headers={"Content-Type": METRICS_CONTENT_TYPE})
 
 
-async def _scrape(resident: Resident) -> str:
-    """What an engine says of itself, under our names; empty if it does not say so in time."""
-    path = resident.recipe.upstream.metrics
-    if not path or resident.instance is None:
-        return ""
+async def _scrape(resident: Resident) -> bytes | None:
+    """What an engine says of itself; `None` if it does not say so in time, or too much."""
+    if resident.instance is None:
+        return None
+    question = UpstreamRequest(method="GET", path=resident.recipe.upstream.metrics)
     try:
         async with asyncio.timeout(SCRAPE_SECONDS):
-            question = UpstreamRequest(method="GET", path=path)
             async with await resident.instance.upstream.send(question) as response:
-                body = await response.read()
+                body = await response.read(SCRAPE_LIMIT + 1)
     except (LemonadeError, TimeoutError):
-        return ""
-    if response.status != 200:
-        return ""
-    prefix = f"lemonade_{resident.recipe.id.replace('-', '_')}_"
-    return relabel(body.decode("utf-8", "replace"), prefix, _loaded(resident).labels())
+        return None
+    return body if response.status == 200 and len(body) <= SCRAPE_LIMIT else None
+
+
+def _join(own: str, pages: Sequence[tuple[Resident, bytes | None]]) -> str:
+    """Our page, and those of the engines with the labels of their models."""
+    joined = [own]
+    for resident, page in pages:
+        recipe, backend = resident.recipe, resident.backend
+        labels = {"model": resident.served_name, "backend": backend.id if backend else ""}
+        text = (page or b"").decode("utf-8", "replace")
+        if recipe.upstream.metrics_names == "own":
+            joined.append(relabel(text, labels))
+        else:
+            prefix = f"lemonade_{recipe.id.replace('-', '_')}_"
+            besides = _loaded(resident).labels()
+            joined.append(relabel(text, labels, prefix=prefix, besides=besides))
+    return join_pages(joined)

@@ -44,6 +44,7 @@ class Resident:
         served_name: the name its child answers to.
         request: what its load was asked with; asked again if it has to be restored.
         options: what it is loaded with; known once planned.
+        context: how many tokens its engine holds, as it says itself; 0 until it was asked.
         pinned: never evicted.
         leases: requests using it, or waiting for its load to do so.
         streams: of them, those whose first chunk has come and whose stream has not ended.
@@ -68,6 +69,7 @@ class Resident:
     backend: BackendSpec | None = None
     options: EffectiveOptions | None = None
     instance: Instance | None = None
+    context: int = 0
     leases: int = 0
     streams: int = 0
     waiters: int = 0

@@ -1,7 +1,8 @@
-"""Metrics of engines, told under our names: text to text.
+"""Metrics of engines on our page: text to text.
 
-A child's page is renamed and labelled with its model, then the pages of all children are put
-together so that each family appears once. What is not Prometheus text is left out, line by line.
+A child's page is labelled with its model, and renamed if its recipe says so; then the pages of all
+children are put together so that each family appears once. What is not Prometheus text, or cannot
+stand on one page with what is there already, is left out.
 
 Source: the Prometheus text format, version 0.0.4.
 """
@@ -9,7 +10,8 @@ Source: the Prometheus text format, version 0.0.4.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 _NAME: Final = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -20,73 +22,148 @@ _SAMPLE: Final = re.compile(
 _VALUE: Final = re.compile(
     r"[+-]?(?:[0-9]+\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+|Inf|NaN)(?:[ \t]+-?[0-9]+)?\Z"
 )
-_SUFFIXES: Final = ("_bucket", "_sum", "_count")
+_LABEL: Final = re.compile(
+    r"[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*\"((?:[^\"\\]|\\.)*)\"[ \t]*(?:,|\Z)"
+)
+_SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "histogram": ("_bucket", "_sum", "_count"),
+    "summary": ("_sum", "_count"),
+}
+_TYPES: Final = frozenset({"counter", "gauge", "histogram", "summary", "untyped"})
 
 
-def relabel(text: str, prefix: str, labels: Mapping[str, str]) -> str:
-    """A child's page under our names.
-
-    `engine:name` becomes `<prefix>name`, further colons become underscores.
+def relabel(
+    text: str,
+    labels: Mapping[str, str],
+    *,
+    prefix: str = "",
+    besides: Mapping[str, str] | None = None,
+) -> str:
+    """A child's page with the labels of its model.
 
     Args:
         text: the page.
-        prefix: of the new names, e.g. made of `lemonade_`, the recipe and `_`.
         labels: added to each sample, before its own; its own of the same names are renamed
             `exported_…`, as Prometheus itself does it.
+        prefix: of new names: `engine:name` becomes `<prefix>name`, further colons become
+            underscores. Without it names stay as they are.
+        besides: labels added where a sample does not have them.
     """
-    ours = ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items())
     lines = []
-    for line in text.splitlines():
-        comment = _COMMENT.match(line)
+    for line in text.split("\n"):
+        comment = _COMMENT.match(line.rstrip("\r"))
         if comment is not None:
             kind, name, rest = comment.groups()
             lines.append(f"# {kind} {_renamed(name, prefix)} {rest or ''}".rstrip())
             continue
-        sample = _SAMPLE.match(line)
+        sample = _SAMPLE.match(line.rstrip("\r"))
         if sample is None or not _VALUE.match(sample[3]):
             continue
-        name, theirs, value = sample.groups()
-        theirs = (theirs or "").strip(" \t,")
+        name, given, value = sample.groups()
+        theirs = _labels(given or "")
+        if theirs is None:
+            continue
         for label in labels:
-            theirs = re.sub(rf"(?:(?<=,)|^){label}=", f"exported_{label}=", theirs)
-        both = ",".join(part for part in (ours, theirs) if part)
+            if label in theirs:
+                theirs = {f"exported_{n}" if n == label else n: v for n, v in theirs.items()}
+        ours = {n: _escape(v) for n, v in labels.items()}
+        ours |= {n: _escape(v) for n, v in (besides or {}).items() if n not in theirs}
+        both = ",".join(f'{n}="{v}"' for n, v in (ours | theirs).items())
         lines.append(f"{_renamed(name, prefix)}{{{both}}} {value}")
     return "".join(f"{line}\n" for line in lines)
 
 
+@dataclass(slots=True)
+class _Family:
+    """What one page, or all of them, say under one name.
+
+    Attributes:
+        kind: its type; empty if nobody says.
+        samples: lines, by what stands before their values.
+    """
+
+    kind: str = ""
+    help: str = ""
+    samples: dict[str, str] = field(default_factory=dict)
+
+
 def join_pages(pages: Iterable[str]) -> str:
-    """Several pages as one: the lines of a family are brought together, its comments said once."""
-    comments: dict[str, dict[str, str]] = {}
-    samples: dict[str, list[str]] = {}
+    """Several pages as one: the lines of a family are brought together, its comments said once.
+
+    Of a family that has another type than on an earlier page, and of a sample that was there
+    before, the earlier one stays.
+    """
+    joined: dict[str, _Family] = {}
+    owners: dict[str, str] = {}
     for page in pages:
-        for line in page.splitlines():
-            comment = _COMMENT.match(line)
-            if comment is not None:
-                kind, name, _ = comment.groups()
-                comments.setdefault(name, {}).setdefault(kind, line)
-                samples.setdefault(name, [])
+        for name, family in _families(page).items():
+            known = joined.setdefault(name, _Family(family.kind, family.help))
+            if known.kind != family.kind:
                 continue
-            name = line.partition("{")[0].partition(" ")[0]
-            if name:
-                samples.setdefault(_family(name, comments), []).append(line)
-    lines: list[str] = []
-    for name, rows in samples.items():
-        said = comments.get(name, {})
-        lines.extend(said[kind] for kind in ("HELP", "TYPE") if kind in said)
-        lines.extend(rows)
-    return "".join(f"{line}\n" for line in lines)
+            known.help = known.help or family.help
+            for key, line in family.samples.items():
+                if owners.setdefault(_sample_name(key), name) == name:
+                    known.samples.setdefault(key, line)
+    return "".join(f"{line}\n" for name, one in joined.items() for line in _lines(name, one))
 
 
-def _family(name: str, known: Mapping[str, object]) -> str:
-    """The family a sample belongs to: histograms and summaries have several names."""
-    if name not in known:
-        for suffix in _SUFFIXES:
-            if name.removesuffix(suffix) in known:
-                return name.removesuffix(suffix)
-    return name
+def _families(page: str) -> dict[str, _Family]:
+    """A page by family: histograms and summaries have samples of several names."""
+    families: dict[str, _Family] = {}
+    for line in page.split("\n"):
+        comment = _COMMENT.match(line)
+        if comment is None:
+            continue
+        kind, name, rest = comment.groups()
+        family = families.setdefault(name, _Family())
+        if kind == "HELP":
+            family.help = family.help or rest or ""
+        elif rest in _TYPES:
+            family.kind = family.kind or rest
+    several = {
+        name + suffix: name
+        for name, family in families.items()
+        for suffix in _SUFFIXES.get(family.kind, ())
+        if name + suffix not in families
+    }
+    for line in page.split("\n"):
+        if not line or line.startswith("#"):
+            continue
+        end = line.rfind("}") + 1
+        key = line[:end] if end else line.partition(" ")[0]
+        name = _sample_name(key)
+        families.setdefault(several.get(name, name), _Family()).samples.setdefault(key, line)
+    return families
+
+
+def _lines(name: str, family: _Family) -> Iterator[str]:
+    if family.help:
+        yield f"# HELP {name} {family.help}"
+    if family.kind:
+        yield f"# TYPE {name} {family.kind}"
+    yield from family.samples.values()
+
+
+def _sample_name(key: str) -> str:
+    return key.partition("{")[0]
+
+
+def _labels(text: str) -> dict[str, str] | None:
+    """Labels as they stand there, values escaped; `None` if they are none, or one comes twice."""
+    found: dict[str, str] = {}
+    position = 0
+    while position < len(text.rstrip(" \t")):
+        label = _LABEL.match(text, position)
+        if label is None or label[1] in found:
+            return None
+        found[label[1]] = label[2]
+        position = label.end()
+    return found
 
 
 def _renamed(name: str, prefix: str) -> str:
+    if not prefix:
+        return name
     _, colon, rest = name.partition(":")
     return prefix + (rest if colon else name).replace(":", "_")
 

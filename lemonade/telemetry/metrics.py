@@ -69,12 +69,14 @@ class Metrics:
     def __init__(self, statistics: Statistics, *, version: str) -> None:
         self._statistics = statistics
         self._version = version
+        self._failures: dict[str, int] = {}
 
     def render(
         self,
         models: Iterable[LoadedModel],
         host: HostLoad | None = None,
         limits: Mapping[str, int] | None = None,
+        scraped: Mapping[str, bool] | None = None,
     ) -> str:
         """The page, without what the engines say of themselves.
 
@@ -82,9 +84,17 @@ class Metrics:
             models: that can be used now.
             host: how busy the machine is.
             limits: how many models of each type may be loaded.
+            scraped: for models whose engines have metrics, whether they could be had just now.
         """
+        for name, had in (scraped or {}).items():
+            self._failures[name] = self._failures.get(name, 0) + (not had)
         page = _Page(
-            self._statistics, self._version, tuple(models), host or HostLoad(), limits or {}
+            self._statistics,
+            self._version,
+            tuple(models),
+            host or HostLoad(),
+            limits or {},
+            {name: (had, self._failures[name]) for name, had in (scraped or {}).items()},
         )
         registry = CollectorRegistry()
         registry.register(page)
@@ -101,12 +111,14 @@ class _Page(Collector):
         models: tuple[LoadedModel, ...],
         host: HostLoad,
         limits: Mapping[str, int],
+        scraped: Mapping[str, tuple[bool, int]],
     ) -> None:
         self._statistics = statistics
         self._version = version
         self._models = models
         self._host = host
         self._limits = limits
+        self._scraped = scraped
 
     def describe(self) -> list[Metric]:
         """Nothing in advance: each page is rendered once."""
@@ -116,6 +128,7 @@ class _Page(Collector):
         """All families of the page."""
         yield from self._server()
         yield from self._of_models()
+        yield from self._of_scrapes()
         yield from self._totals()
         yield from self._of_host()
 
@@ -173,6 +186,26 @@ class _Page(Collector):
             for labels, tally in tallies:
                 counter.add_metric(labels, getattr(tally, attribute))
             yield counter
+
+    def _of_scrapes(self) -> Iterator[Metric]:
+        had = GaugeMetricFamily(
+            "lemonade_model_scraped",
+            "Whether this page has the metrics of the model's engine.",
+            labels=MODEL_LABELS,
+        )
+        failures = CounterMetricFamily(
+            "lemonade_model_scrape_failures",
+            "How often the metrics of the model's engine could not be had, since the start.",
+            labels=MODEL_LABELS,
+        )
+        for model in self._models:
+            if model.model_name in self._scraped:
+                labels = tuple(model.labels().values())
+                now, failed = self._scraped[model.model_name]
+                had.add_metric(labels, now)
+                failures.add_metric(labels, failed)
+        yield had
+        yield failures
 
     def _totals(self) -> Iterator[Metric]:
         total: Tally = self._statistics.total

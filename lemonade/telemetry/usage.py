@@ -1,8 +1,9 @@
 """What a request cost, read off the bytes that pass by.
 
 The tap sees every block of an answer and does next to nothing with it: it keeps the end. When the
-answer is over the end is searched for what engines say about themselves. Nothing is altered, and
-an answer that says nothing costs nothing.
+answer is over the end is searched for what engines say about themselves. Of a stream the first
+events are looked at too, until one has something that a model made. Nothing is altered, and an
+answer that says nothing costs nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeAlias, TypeVar
 
 from lemonade.core.inference import Usage
@@ -27,12 +29,25 @@ _LAST_WORD: Final = b"data: [DONE]"
 _LAST_WORD_WITHIN: Final = 64
 """How far from the end it may stand: line ends and the framing of the last chunks follow it."""
 
+BEGINNING: Final = 64 * 1024
+"""How long an event at the beginning of a stream may be to be looked at."""
+
 _Json: TypeAlias = Mapping[str, Any]
 _N = TypeVar("_N", int, float)
 
 _CHUNK_SIZE: Final = re.compile(rb"\r\n[0-9A-Fa-f]{1,15}(?:;[^\r\n]*)?\r\n")
 _BEFORE_VALUE: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _REASON: Final = re.compile(rb'"([A-Za-z_]{1,40})"')
+_EVENT_END: Final = re.compile(rb"\n\n|\r\n\r\n")
+_RESPONSE_EVENT: Final = re.compile(rb'(?:(?:^|\n)event: ?|"type": ?")(response\.[a-z_.]+)')
+_ANNOUNCEMENTS: Final = frozenset(
+    {b"response.created", b"response.queued", b"response.in_progress"}
+)
+"""What engines say of a response before they have begun to work on it."""
+_MADE: Final = re.compile(
+    rb'"(?:content|reasoning_content|reasoning|text|refusal|name|arguments)"[ \t]*:[ \t]*"(?!")'
+)
+"""A piece of an answer, of thoughts or of a call, that is not empty."""
 _OBJECT_LIMIT: Final = 4096
 _BACKSLASH: Final = 0x5C
 _SCAN: Final = json.JSONDecoder().raw_decode
@@ -46,9 +61,13 @@ class UsageTap:
     """
 
     __slots__ = (
+        "_beginning",
+        "_begun_at",
         "_blocks",
         "_clock",
         "_first_at",
+        "_heard_at",
+        "_in_one",
         "_keep",
         "_on_first",
         "_size",
@@ -62,6 +81,7 @@ class UsageTap:
         stream: bool,
         started: float | None = None,
         on_first: Callable[[], None] | None = None,
+        look: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin to watch.
@@ -70,6 +90,7 @@ class UsageTap:
             stream: whether the answer is a stream of events.
             started: when the request arrived, on the same clock; now, if it is not given.
             on_first: called when the first bytes of the body come.
+            look: look for the first piece; without use where an engine says its times itself.
             clock: seconds.
         """
         self._stream = stream
@@ -77,16 +98,24 @@ class UsageTap:
         self._clock = clock
         self._on_first = on_first
         self._started = clock() if started is None else started
+        self._heard_at: float | None = None
+        self._begun_at: float | None = None
         self._first_at: float | None = None
+        self._in_one = True
+        self._beginning: bytes | None = b"" if stream and look else None
         self._blocks: deque[bytes] = deque()
         self._size = 0
 
     def feed(self, block: bytes) -> None:
         """Take note of the next bytes of the body, with or without chunk framing."""
-        if self._first_at is None:
-            self._first_at = self._clock()
+        if self._heard_at is None:
+            self._heard_at = self._clock()
             if self._on_first is not None:
                 self._on_first()
+        if self._beginning is not None:
+            self._look(self._beginning + block)
+        elif self._in_one:
+            self._in_one = False
         blocks = self._blocks
         blocks.append(block)
         size = self._size + len(block)
@@ -104,8 +133,7 @@ class UsageTap:
 
     def finish(self) -> Usage:
         """What the answer says about its cost. Never raises."""
-        first, now = self._first_at, self._clock()
-        if first is None:
+        if self._heard_at is None:
             return Usage()
         tail = b"".join(self._blocks)[-self._keep :]
         self._blocks.clear()
@@ -115,24 +143,59 @@ class UsageTap:
             # and size lines do not occur in JSON.
             tail = _CHUNK_SIZE.sub(b"", tail)
             used, timings = _last_object(tail, b'"usage"'), _last_object(tail, b'"timings"')
-        return _read_usage(
-            used or {},
-            timings or {},
-            _last_reason(tail),
-            to_first=first - self._started if self._stream else None,
-            after_first=now - first if self._stream else None,
-        )
+        usage = _read_usage(used or {}, timings or {}, _last_reason(tail))
+        told = usage.time_to_first_token is not None and usage.tokens_per_second is not None
+        return usage if told or not self._stream else self._measured(usage)
+
+    def _look(self, text: bytes) -> None:
+        """Go through the events that came; stop looking at the first that has something made."""
+        *events, self._beginning = _EVENT_END.split(text)
+        for event in events:
+            # The search costs more than everything else here; few streams have such events.
+            announced = _RESPONSE_EVENT.search(event) if b"response." in event else None
+            if announced is not None:
+                begun = announced[1] not in _ANNOUNCEMENTS
+                made = announced[1].endswith(b".delta")
+            else:
+                begun = b"data:" in event
+                made = begun and _MADE.search(event) is not None
+            if begun and self._begun_at is None:
+                self._begun_at = self._clock()
+            if made:
+                self._first_at = self._clock()
+                self._beginning = None
+                return
+        if len(self._beginning) > BEGINNING:
+            self._beginning = b""
+
+    def _measured(self, usage: Usage) -> Usage:
+        """With the times of a stream that the engine did not say itself.
+
+        Engines that do not say them send their first event with the first token, also where that
+        token is kept back until it is clear whether it belongs to a call. So an answer was made
+        from the first event to the end. What came all at once says nothing about that.
+        """
+        heard, now = self._heard_at, self._clock()
+        assert heard is not None
+        begun = heard if self._begun_at is None else self._begun_at
+        first = begun if self._first_at is None else self._first_at
+        speed, made = usage.tokens_per_second, usage.output_tokens
+        if speed is None and made:
+            whole = self._in_one or made == 1 or now <= begun
+            took = now - (self._started if whole else begun)
+            speed = made / took if took > 0 else None
+        to_first = usage.time_to_first_token
+        if to_first is None:
+            to_first = first - self._started
+        return replace(usage, time_to_first_token=to_first, tokens_per_second=speed)
 
 
 def _read_usage(
     used: _Json,
     timings: _Json,
     finish_reason: str | None,
-    *,
-    to_first: float | None,
-    after_first: float | None,
 ) -> Usage:
-    """Put together what the engine says and what was measured, in seconds.
+    """What the engine says, times in seconds.
 
     Source: `prompt_n`, `cache_n`, `prompt_ms`, `predicted_n` and `predicted_per_second` are
     llama.cpp's; `prefill_duration_ttft` and `decoding_speed_tps` are FastFlowLM's.
@@ -156,14 +219,12 @@ def _read_usage(
         speed = _first_known(_number(timings, "predicted_per_second"), speed)
         if prompt is None and fresh is not None:
             prompt = fresh + (cached or 0)
-    if speed is None and output and after_first:
-        speed = output / after_first
     return Usage(
         input_tokens=fresh,
         output_tokens=output,
         prompt_tokens=prompt,
         cache_tokens=cached,
-        time_to_first_token=to_first if first is None else first,
+        time_to_first_token=first,
         tokens_per_second=speed,
         finish_reason=finish_reason,
     )

@@ -11,7 +11,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from lemonade.core.errors import UpstreamError
 from lemonade.upstream.connection import BodySink
@@ -26,6 +26,16 @@ _HELD_LIMIT: Final = 64 * 1024
 
 _EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+class Sieve(Protocol):
+    """Takes something out of what a stream says."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What may be passed on now that this came."""
+
+    def rest(self) -> bytes:
+        """What is left when the stream is complete."""
 
 
 class Forwarder:
@@ -52,6 +62,7 @@ class Forwarder:
         stays: bool,
         extra_headers: Sequence[tuple[str, str]] = (),
         tap: Callable[[bytes], None] | None = None,
+        sieve: Sieve | None = None,
         keep_errors: bool = False,
     ) -> None:
         """Nothing is sent yet.
@@ -62,7 +73,8 @@ class Forwarder:
             modern: whether the client speaks HTTP/1.1.
             stays: whether the client wants to keep the connection.
             extra_headers: see `compose_head`.
-            tap: is shown the body as it is sent.
+            tap: is shown the body as it comes.
+            sieve: takes something out of a stream; then its chunks are ours.
             keep_errors: collect the body of an answer that is not a success, send nothing.
         """
         self._transport = transport
@@ -71,6 +83,7 @@ class Forwarder:
         self._wants_to_stay = stays
         self._extra_headers = extra_headers
         self._tap = tap
+        self._sieve = sieve
         self._keep_errors = keep_errors
         self._framing = BodyKind.NONE
         self._walker: BodyWalker | None = None
@@ -105,6 +118,10 @@ class Forwarder:
             head, framing, modern=self._modern, stays=self.stays, extra=self._extra_headers
         )
         self._unsent_head = self.composed
+        unsized = framing in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE)
+        if self._sieve is not None and unsized and is_event_stream(head):
+            self._walker = walker_for(head, collect=True)
+            return self._pass_sieved
         match head.body, framing:
             case BodyKind.CHUNKED, BodyKind.CHUNKED if is_event_stream(head):
                 return self._pass_whole_chunks
@@ -122,6 +139,9 @@ class Forwarder:
             return self._write(block)
         if self._tap is not None:
             self._tap(block)
+        return self._pass_on(block)
+
+    def _pass_on(self, block: bytes) -> bool:
         self._last = block if len(block) > 8 else self._last[-8:] + block
         return self._write(block)
 
@@ -156,6 +176,23 @@ class Forwarder:
         """The child ends its body by closing; the client gets chunks and keeps its connection."""
         return self._pass(b"%x\r\n%b\r\n" % (len(block), block) if block else b"", 0)
 
+    def _pass_sieved(self, block: bytes, _whole: int) -> bool:
+        """Without what the sieve keeps back, in chunks of our own. The tap sees everything."""
+        sieve, walker = self._sieve, self._walker
+        assert sieve is not None
+        assert walker is not None
+        said = self._walk(block) if block else b""
+        if said and self._tap is not None:
+            self._tap(said)
+        out = sieve.feed(said)
+        if walker.done:
+            out += sieve.rest()
+        if self._framing is BodyKind.CHUNKED:
+            out = b"%x\r\n%b\r\n" % (len(out), out) if out else b""
+            if walker.done:
+                out += _LAST_CHUNK
+        return self._pass_on(out) if out else self._write(b"")
+
     def _collect(self, block: bytes, _whole: int) -> bool:
         """An error for the caller, not for the client."""
         assert self.refusal is not None
@@ -172,8 +209,13 @@ class Forwarder:
     def finish(self) -> None:
         """The child's answer is complete."""
         assert self.head is not None
-        if self._framing is BodyKind.CHUNKED and self.head.body is BodyKind.UNTIL_CLOSE:
-            self._write(_LAST_CHUNK)
+        if self.head.body is not BodyKind.UNTIL_CLOSE:
+            return
+        rest = self._sieve.rest() if self._sieve is not None else b""
+        if self._framing is BodyKind.CHUNKED:
+            self._pass_on((b"%x\r\n%b\r\n" % (len(rest), rest) if rest else b"") + _LAST_CHUNK)
+        elif rest:
+            self._pass_on(rest)
 
     def break_off(self, error: UpstreamError) -> None:
         """The child's answer is not complete, and some of it is with the client.

@@ -144,7 +144,8 @@ def test_metrics(server: Serving) -> None:
     assert value(busy["lemonade_model_tokens_per_second"], model_name=CHAT) > 0
     for name in ("lemonade_model_info", "lemonade_llamacpp_tokens_predicted_total"):
         for sample in busy[name].samples:
-            assert set(sample.labels) == LABELS
+            engine = {"model", "backend"} if "llamacpp" in name else set()
+            assert set(sample.labels) == LABELS | engine
             assert sample.labels["recipe"] == "llamacpp"
             assert sample.labels["device"] == "cpu"
         assert {s.labels["model_name"] for s in busy[name].samples} == {CHAT, VECTORS}

@@ -24,6 +24,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import NoReturn
 from urllib.parse import parse_qs, urlsplit
 
@@ -432,8 +433,12 @@ def work_at_start(engine: Engine) -> None:
         threading.Thread(target=grow, daemon=True).start()
 
 
-def main(argv: list[str]) -> NoReturn:
-    options = options_from(argv)
+def main(
+    argv: list[str],
+    read: Callable[[list[str]], argparse.Namespace] = options_from,
+    kind: type[Connection] = Connection,
+) -> NoReturn:
+    options = read(argv)
     if options.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
@@ -466,7 +471,7 @@ def main(argv: list[str]) -> NoReturn:
     while True:
         client, _ = listener.accept()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=Connection(engine, client).run, daemon=True).start()
+        threading.Thread(target=kind(engine, client).run, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from lemonade.core.errors import UpstreamError
 from lemonade.core.process import Endpoint
+from lemonade.dialects import UsageSieve
 from lemonade.gateway.streaming import BufferedError, RelayOutcome, relay
 from lemonade.telemetry import UsageTap
 from lemonade.upstream import Upstream, UpstreamRequest
@@ -152,6 +153,7 @@ class Front:
         self.patience: float | None = None
         self.extra_headers: tuple[tuple[str, str], ...] = (("X-Request-Id", "r1"),)
         self.taps: list[UsageTap] = []
+        self.sieves = False
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=256 << 20)
@@ -184,6 +186,7 @@ class Front:
                 wanted,
                 extra_headers=self.extra_headers,
                 tap=tap,
+                sieve=UsageSieve() if self.sieves else None,
                 buffer_errors=self.buffer_errors,
             )
         except UpstreamError as error:

@@ -9,6 +9,8 @@ from typing import Any
 import openai
 import psutil
 import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving import Serving
 from tests.vllm.loading import load
@@ -87,6 +89,45 @@ def test_it_streams(client: openai.OpenAI) -> None:
     assert len(list(filter(None, text))) > 3
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 10
+
+
+def test_a_stream_is_counted_and_its_client_sees_nothing_of_it(
+    server: Serving, client: openai.OpenAI
+) -> None:
+    stream = client.chat.completions.create(
+        model="tiny:latest", messages=asked("Hello"), temperature=0, stream=True
+    )
+    chunks = list(stream)
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == HELLO
+    stats = server.get("stats").json()
+    assert stats["output_tokens"] == 10
+    assert stats["prompt_tokens"] > 1
+    assert stats["tokens_per_second"] > 0
+    assert stats["time_to_first_token"] > 0
+
+
+def test_a_limit_beyond_the_context_is_lowered(client: openai.OpenAI) -> None:
+    for limit in ({"max_tokens": 100_000}, {"max_completion_tokens": 1024}):
+        reply = client.chat.completions.create(
+            model="tiny", messages=asked("Hello"), temperature=0, **limit
+        )
+        assert reply.choices[0].message.content == HELLO
+    text = client.completions.create(model="tiny", prompt="Hello", max_tokens=100_000)
+    assert text.usage is not None
+    assert text.usage.total_tokens <= 1024
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="tiny", messages=asked("Hello " * 2000))
+    assert refused.value.code == "context_length_exceeded"
+
+
+def test_its_metrics_are_on_our_page(server: Serving, family: list[int]) -> None:
+    text = requests.get(f"{server.url}/metrics", timeout=30).text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    (running,) = families["vllm:num_requests_running"].samples
+    assert running.labels["model"] == running.labels["model_name"] == "tiny"
+    assert running.labels["backend"] == "vllm:cpu"
+    assert families["vllm:generation_tokens"].samples[0].value > 0
 
 
 def test_it_calls_a_tool(client: openai.OpenAI) -> None:

@@ -209,3 +209,87 @@ def test_only_the_last_word_is_the_end() -> None:
         for block in blocks:
             tap.feed(block)
         assert not tap.saw_end
+
+
+def timed(*events: tuple[float, bytes], end: float, started: float = 0.0) -> Usage:
+    """Usage of a stream whose events come at these times."""
+    clock = Clock()
+    tap = UsageTap(stream=True, started=started, clock=clock)
+    for at, block in events:
+        clock.now = at
+        tap.feed(block)
+    clock.now = end
+    return tap.finish()
+
+
+ROLE = event({"choices": [{"delta": {"role": "assistant", "content": ""}}]})
+COST = event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 10}})
+NAMED = b'event: response.%b\r\ndata: {"response":{"tools":[{"name":"x"}]}}\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": "x"},
+        {"reasoning_content": "x"},
+        {"reasoning": "x"},
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]},
+        {"refusal": "x"},
+    ],
+)
+def test_the_first_token_is_the_first_piece_of_anything(delta: object) -> None:
+    first = event({"choices": [{"delta": delta, "finish_reason": None}]})
+    usage = timed((1.0, b": ping\n\n"), (2.0, ROLE), (3.0, first), (4.0, COST), end=7.0)
+    assert usage.time_to_first_token == 3.0
+    assert usage.tokens_per_second == 2.0
+
+
+def test_the_first_token_of_a_completion() -> None:
+    text = event({"choices": [{"text": "x"}]})
+    usage = timed((1.0, b": ping\n\n"), (2.0, text), (3.0, COST), end=7.0)
+    assert (usage.time_to_first_token, usage.tokens_per_second) == (2.0, 2.0)
+
+
+def test_the_first_token_of_a_response() -> None:
+    done = b'event: response.completed\ndata: {"usage":{"output_tokens":10}}\n\n'
+    usage = timed(
+        (1.0, NAMED % b"created" + NAMED % b"in_progress"),
+        (2.0, NAMED % b"output_item.added"),
+        (3.0, NAMED % b"output_text.delta"),
+        (6.0, done),
+        end=7.0,
+    )
+    assert (usage.time_to_first_token, usage.tokens_per_second) == (3.0, 2.0)
+
+
+def test_a_token_that_is_kept_back_does_not_make_an_engine_fast() -> None:
+    call = event({"choices": [{"delta": {"tool_calls": [{"function": {"name": "f"}}]}}]})
+    usage = timed((2.0, ROLE), (6.9, call), (7.0, COST), end=7.0)
+    assert (usage.time_to_first_token, usage.tokens_per_second) == (6.9, 2.0)
+
+
+def test_what_comes_at_once_tells_nothing_of_speed() -> None:
+    usage = timed((4.0, ROLE + TOKEN + COST + DONE), end=5.0)
+    assert (usage.time_to_first_token, usage.tokens_per_second) == (4.0, 2.0)
+    one = event({"usage": {"completion_tokens": 1}})
+    usage = timed((4.0, ROLE + TOKEN), (5.0, one + DONE), end=5.0)
+    assert usage.tokens_per_second == 0.2
+
+
+def test_an_answer_without_a_word_is_timed_by_its_first_event() -> None:
+    usage = timed((2.0, ROLE), (3.0, FINISH), (4.0, COST), end=4.0)
+    assert (usage.time_to_first_token, usage.tokens_per_second) == (2.0, 2.5)
+
+
+def test_the_first_token_is_found_in_pieces_and_chunks() -> None:
+    raw = b"".join(chunk(one) for one in (ROLE, TOKEN, COST))
+    end = len(chunk(ROLE)) + len(chunk(TOKEN)) - 3
+    usage = timed(*((float(at), raw[at : at + 1]) for at in range(len(raw))), end=9999.0)
+    assert usage.time_to_first_token == end
+
+
+def test_a_long_beginning_is_not_kept() -> None:
+    blocks = [(float(at), b"x" * 10_000) for at in range(20)]
+    usage = timed(*blocks, (20.0, b"\n\n" + TOKEN), end=21.0)
+    assert usage.time_to_first_token == 20.0

@@ -42,7 +42,7 @@ from lemonade.gateway import Parts, build_application
 from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
 from lemonade.gateway.middleware import REQUEST_ID
 from lemonade.hardware import detect, real_instruments
-from lemonade.installer import Bundles, Installer, LatestReleases, Versions
+from lemonade.installer import Bundles, Installer, KnownFlags, LatestReleases, Versions
 from lemonade.residency import (
     Canary,
     Loader,
@@ -253,6 +253,7 @@ async def _join(
             store=store,
             downloads=downloads,
             placement=placement,
+            flags=KnownFlags(directories.cache / "flags"),
             log_dir=directories.state / "logs",
             environ=environ,
         )

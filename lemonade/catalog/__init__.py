@@ -5,6 +5,7 @@ from lemonade.catalog.backend import BackendSpec, BundleSpec, PinSpec, RunsOnSpe
 from lemonade.catalog.catalog import Catalog
 from lemonade.catalog.checkpoint_text import UPLOADED_SOURCE, from_page
 from lemonade.catalog.families import FamilyMatch, FamilyRegistry
+from lemonade.catalog.launch_spec import ContextSpec, HelpSpec, RetrySpec
 from lemonade.catalog.lock import LockedPackage, normal_name
 from lemonade.catalog.model import EXTRA_SOURCE, LOCAL_SOURCE, SHIPPED_SOURCE, ModelSpec
 from lemonade.catalog.names import clean_name, split_origin
@@ -25,10 +26,10 @@ from lemonade.catalog.trust import trusted
 
 __all__ = [
     "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
-    "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "CatalogReview", "FamilyMatch",
-    "FamilyRegistry", "LimitsSpec", "LockedPackage", "ModelRegistry", "ModelSpec", "OptionSpec",
-    "PinSpec", "RecipeSpec", "RunsOnSpec", "RuntimeSpec", "SavedOptions", "UpstreamSpec",
-    "clean_name",
-    "from_page", "is_definition", "is_unset", "normal_name", "not_run", "not_run_reason",
-    "review_catalog", "shipped", "sources", "split_origin", "trusted", "unavailable_reason",
+    "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "CatalogReview", "ContextSpec",
+    "FamilyMatch", "FamilyRegistry", "HelpSpec", "LimitsSpec", "LockedPackage", "ModelRegistry",
+    "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RetrySpec", "RunsOnSpec", "RuntimeSpec",
+    "SavedOptions", "UpstreamSpec", "clean_name", "from_page", "is_definition", "is_unset",
+    "normal_name", "not_run", "not_run_reason", "review_catalog", "shipped", "sources",
+    "split_origin", "trusted", "unavailable_reason",
 ]  # fmt: skip

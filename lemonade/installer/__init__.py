@@ -5,6 +5,7 @@ from lemonade.installer.handing import is_address
 from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.inspection import InspectedBundle, inspect_bundles
 from lemonade.installer.installer import Canary, Installer
+from lemonade.installer.known_flags import KnownFlags
 from lemonade.installer.latest import LatestReleases
 from lemonade.installer.leases import VersionLease, lease
 from lemonade.installer.resolving import ResolvedFile, ResolvedPlan
@@ -12,6 +13,6 @@ from lemonade.installer.versions import InstalledVersion, Pruned, Versions
 
 __all__ = [
     "BackendStatus", "Bundles", "Canary", "InspectedBundle", "InstalledVersion", "Installer",
-    "LatestReleases", "Pruned", "ReleaseHosts", "ResolvedFile", "ResolvedPlan", "VersionLease",
-    "Versions", "inspect_bundles", "is_address", "lease",
+    "KnownFlags", "LatestReleases", "Pruned", "ReleaseHosts", "ResolvedFile", "ResolvedPlan",
+    "VersionLease", "Versions", "inspect_bundles", "is_address", "lease",
 ]  # fmt: skip

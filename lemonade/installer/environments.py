@@ -34,6 +34,7 @@ from lemonade.planning.install import InstallPlan
 
 _PR_SET_PDEATHSIG: Final = 1
 _LAST_LINES: Final = 30
+_MOST_LINES: Final = 20_000
 _LINE_LIMIT: Final = 1 << 20
 _SMOKE_WITHIN: Final = 60.0
 _CREATE_WITHIN: Final = 300.0
@@ -175,6 +176,19 @@ async def check(
             facts={"last_lines": list(lines), "exit_status": status},
         )
     return "\n".join(lines)
+
+
+async def printed(argv: Sequence[str], env: Mapping[str, str], *, within: float) -> str:
+    """What a program prints that shall explain itself and end; empty if it fails, or takes longer.
+
+    `env` is its whole environment.
+    """
+    lines: deque[str] = deque(maxlen=_MOST_LINES)
+    try:
+        status = await _run(argv, env, lines.append, within=within)
+    except (OSError, ValueError):
+        return ""
+    return "\n".join(lines) if status == 0 else ""
 
 
 async def _run(

@@ -2,7 +2,7 @@
 
 from lemonade.planning.argv import Argument, Argv, grammar_of, merge, parse_argv
 from lemonade.planning.checkpoint import CheckpointPlan, plan_checkpoint, split_checkpoint
-from lemonade.planning.command import CommandPlan, plan_command
+from lemonade.planning.command import CommandPlan, plan_asking, plan_command
 from lemonade.planning.elsewhere import with_gpu
 from lemonade.planning.eviction import (
     Demand,
@@ -13,6 +13,7 @@ from lemonade.planning.eviction import (
 )
 from lemonade.planning.facts import LaunchFacts
 from lemonade.planning.given import Given, version_for
+from lemonade.planning.help_text import check_known, flags_in
 from lemonade.planning.install import InstallPlan, download_name, plan_install
 from lemonade.planning.launch import plan_launch
 from lemonade.planning.matrix import lacking
@@ -24,15 +25,17 @@ from lemonade.planning.options import (
     resolve_options,
 )
 from lemonade.planning.runtimes import RuntimePlan, plan_runtime
+from lemonade.planning.second_try import fitting_context
 from lemonade.planning.selection import LATEST, PinKind, Selection, on_channel, select
 from lemonade.planning.support import Verdict, choose_backend, judge, judge_for
 
 __all__ = [
     "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "CommandPlan", "Demand",
     "EffectiveOptions", "EvictionPlan", "Given", "InstallPlan", "LaunchFacts", "PinKind",
-    "ResidentFacts", "RuntimePlan", "Selection", "Verdict", "check_options", "choose_backend",
-    "download_name", "grammar_of", "judge", "judge_for", "known_options", "lacking", "merge",
-    "on_channel", "parse_argv", "plan_checkpoint", "plan_command", "plan_eviction",
-    "plan_install", "plan_launch", "plan_runtime", "resolve_options", "select", "slot_policy",
-    "split_checkpoint", "version_for", "with_gpu",
+    "ResidentFacts", "RuntimePlan", "Selection", "Verdict", "check_known", "check_options",
+    "choose_backend", "download_name", "fitting_context", "flags_in", "grammar_of", "judge",
+    "judge_for", "known_options", "lacking", "merge", "on_channel", "parse_argv", "plan_asking",
+    "plan_checkpoint", "plan_command", "plan_eviction", "plan_install", "plan_launch",
+    "plan_runtime", "resolve_options", "select", "slot_policy", "split_checkpoint",
+    "version_for", "with_gpu",
 ]  # fmt: skip

@@ -137,6 +137,12 @@ def plan_command(facts: LaunchFacts) -> CommandPlan:
     )
 
 
+def plan_asking(facts: LaunchFacts) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """The program and the environment for asking the engine about itself, without any secret."""
+    variables = _environment(facts)
+    return _program(facts), {v.name: v.value for v in variables if not v.secret}
+
+
 def _without_default_space(
     environment: tuple[Variable, ...], facts: LaunchFacts, grammar: Grammar
 ) -> tuple[Variable, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from lemonade.core.process import StartStep
 from lemonade.core.progress import Progress, ProgressListener
+from lemonade.residency.placement import PortLease
 from lemonade.residency.resident import Resident
 
 
@@ -25,12 +26,14 @@ class Attempt:
         evicted: who had to leave before it was certain that this succeeds; loaded again if not.
         listeners: told how downloads and installation go on.
         kept: goes on even if nobody waits for it.
+        port: where its engine listens, once there is one.
     """
 
     resident: Resident
     evicted: list[Resident] = field(default_factory=list)
     listeners: list[ProgressListener] = field(default_factory=list)
     kept: bool = False
+    port: PortLease | None = None
     _task: asyncio.Task[None] | None = None
     _ending: bool = False
 

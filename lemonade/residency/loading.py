@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -31,14 +31,18 @@ from lemonade.core.errors import Incomplete, InstallForbidden, Offline, Unsuppor
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import ProgressListener
 from lemonade.hardware import Machine, usage
-from lemonade.installer import Bundles, Installer
+from lemonade.installer import Bundles, Installer, KnownFlags
 from lemonade.planning import (
     EffectiveOptions,
     LaunchFacts,
+    check_known,
     check_options,
     choose_backend,
+    fitting_context,
+    grammar_of,
     judge_for,
     known_options,
+    plan_asking,
     plan_command,
     plan_install,
     plan_launch,
@@ -52,6 +56,10 @@ from lemonade.residency.selections import Selections
 from lemonade.residency.wishes import LoadRequest
 
 log = logging.getLogger(__name__)
+
+_PEOPLE: Final = frozenset({"config", "architecture", "model", "saved", "request"})
+"""Layers that a person wrote for engines in general, or for this one. A registry of families is
+written for many versions of an engine, and what one of them does not know it will say itself."""
 
 MEMORY_FACTOR: Final = 1.3
 MEMORY_FLOOR_BYTES: Final = 256 << 20
@@ -105,6 +113,7 @@ class LoaderParts:
     store: ModelStore
     downloads: Downloads
     placement: Placement
+    flags: KnownFlags
     log_dir: Path
     environ: Mapping[str, str]
 
@@ -182,6 +191,52 @@ class Loader:
             return plan_command(self._facts(plan, ingredients, endpoint, api_key="")).notices
         finally:
             endpoint.release()
+
+    async def vet(self, plan: LoadPlan, bundle: Bundle | None = None) -> tuple[str, ...]:
+        """Hold the users' arguments against what the engine knows; nothing is touched.
+
+        Does nothing where they gave none, or the engine is not installed yet. It may take as long
+        as the engine takes to print its help, once for each version of it.
+
+        Returns:
+            What whoever asked for the load should know.
+
+        Raises:
+            BadArgument: the engine has no such argument.
+        """
+        spec = plan.recipe.help
+        users = [a for a in plan.options.arguments.arguments if a.origin in _PEOPLE]
+        if spec is None or not users:
+            return ()
+        if bundle is None:
+            with suppress(UnsupportedHere):
+                bundle = self._parts.selections.active(plan.backend)
+        if bundle is None:
+            return ()
+        endpoint = self._parts.placement.lease_endpoint()
+        try:
+            facts = self._facts(plan, Ingredients(bundle, {}), endpoint, api_key="")
+        finally:
+            endpoint.release()
+        program, env = plan_asking(facts)
+        known = await self._parts.flags.of(bundle, program, env, spec)
+        if known is None:
+            return (
+                "Which arguments the engine knows could not be learnt from its help, so they "
+                "were not checked.",
+            )
+        check_known(users, known, grammar_of(plan.recipe))
+        return ()
+
+    def again(self, plan: LoadPlan, lines: Sequence[str]) -> LoadPlan | None:
+        """The plan for a second try after a failed start, if the engine said what would work.
+
+        `lines` are the last it printed. There is no third try.
+        """
+        limit = fitting_context(plan.recipe.upstream.retry, lines)
+        if limit is None or plan.context_limit is not None:
+            return None
+        return replace(plan, context_limit=limit)
 
     async def ingredients(self, plan: LoadPlan, listen: ProgressListener) -> Ingredients:
         """Have engine and files on this disk; fetch what is missing, if that is allowed.

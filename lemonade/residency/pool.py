@@ -38,6 +38,7 @@ from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.resident import Lease, Phase, Resident
 from lemonade.residency.residents import Residents
 from lemonade.residency.room import plan_room
+from lemonade.residency.starting import start_ready
 from lemonade.residency.wishes import LoadRequest
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ class Pool(TaskOwner):
             pending = self._residents.loading.get(key)
             leaving = resident or pending
             if leaving is not None and (leaving.ending or leaving.called_off):
-                await leaving.gone.wait()
+                # A load whose engine has ended may be tried again: it is waited for to its end.
+                await (leaving.settled if leaving is pending else leaving.gone).wait()
                 continue
             if pending is None:
                 served = self._registry.public_name(spec)
@@ -140,6 +142,8 @@ class Pool(TaskOwner):
         spec = self._registry.resolve(name)
         self._check_open()
         plan = self._loader.plan(spec, self._registry.public_name(spec), request)
+        await self._loader.vet(plan)  # before another load of it has to give way
+        self._check_open()
         resident = await self._join(plan, request)
         attempt = self._attempts.get(resident)
         if request.pinned is not None:
@@ -376,35 +380,32 @@ class Pool(TaskOwner):
     async def _load(self, attempt: Attempt, plan: LoadPlan) -> None:
         """One load from plan to lease. Ends in a state, never in an exception."""
         resident = attempt.resident
-        port: PortLease | None = None
         try:
             attempt.begin()
             resident.step = "fetching"
             ingredients = await self._loader.ingredients(plan, attempt.tell)
             # A command line that cannot be must show before anybody has to leave.
-            self._tell(resident, plan, ingredients)
+            await self._vet(resident, plan, ingredients)
             victims = await self._make_room(attempt, plan, ingredients)
-            resident.step = "starting"
-            instance, port = await self._loader.start(plan, ingredients)
-            resident.instance = instance
-            instance.heed_steps(attempt.tell_step)
-            await instance.ready()
+            await start_ready(self._loader, attempt, plan, ingredients)
             victims = self._confirmed(resident, victims)
         except asyncio.CancelledError:
             # Cancelled by us, for a reason that the waiters are told; so it ends here.
-            await self._give_up(attempt, port, self._cancelled(resident))
+            await self._give_up(attempt, self._cancelled(resident))
         except LemonadeError as error:
-            await self._give_up(attempt, port, error)
+            await self._give_up(attempt, error)
         except Exception as error:  # a bug in one load must not take the other models down
             log.exception("%s: loading failed unexpectedly", resident.served_name)
             broken = ChildError(f"Loading {resident.served_name} failed unexpectedly: {error}")
-            await self._give_up(attempt, port, broken)
+            await self._give_up(attempt, broken)
         else:
-            self._settle(resident, victims, port)
+            assert attempt.port is not None
+            self._settle(resident, victims, attempt.port)
 
-    def _tell(self, resident: Resident, plan: LoadPlan, ingredients: Ingredients) -> None:
+    async def _vet(self, resident: Resident, plan: LoadPlan, ingredients: Ingredients) -> None:
         """Look at the command line, and keep what whoever asked for it should know."""
-        resident.notices = self._loader.check(plan, ingredients)
+        told = await self._loader.vet(plan, ingredients.bundle)
+        resident.notices = (*self._loader.check(plan, ingredients), *told)
         for notice in resident.notices:
             log.info("%s: %s", resident.served_name, notice)
 
@@ -486,9 +487,7 @@ class Pool(TaskOwner):
         self._forget_load(resident)
         self._residents.serve(resident, port)
 
-    async def _give_up(
-        self, attempt: Attempt, port: PortLease | None, error: LemonadeError
-    ) -> None:
+    async def _give_up(self, attempt: Attempt, error: LemonadeError) -> None:
         """End what was started; tell the waiters only when nothing of it is left."""
         resident = attempt.resident
         attempt.end()
@@ -497,8 +496,8 @@ class Pool(TaskOwner):
             if resident.instance is not None:
                 await resident.instance.stop(now=True)
         finally:
-            if port is not None:
-                port.release()
+            if attempt.port is not None:
+                attempt.port.release()
             self._release_promises(resident)
             self._forget_load(resident)
             resident.phase = Phase.GONE

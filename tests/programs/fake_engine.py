@@ -48,6 +48,7 @@ def options_from(argv: list[str]) -> argparse.Namespace:
     add("--api-key", default=os.environ.get("LLAMA_API_KEY", ""))
     add("--version", action="version", version="fake-engine 1")
     # its start
+    add("--room-for", type=int, default=None, metavar="TOKENS", help="ends with a longer context")
     add("--ready-after", type=float, default=0.0, metavar="SECONDS")
     add("--never-ready", action="store_true")
     add("--prints", default="", metavar="TEXT", help="while starting; \\r and \\n are meant so")
@@ -443,6 +444,11 @@ def main(
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if options.room_for is not None and options.ctx_size > options.room_for:
+        say(f"ValueError: the estimated maximum model length is {options.room_for}. Try less.")
+        for number in range(60):
+            say(f"  frame {number} of a long traceback")
+        sys.exit(1)
     if options.exit_at_start is not None:
         say(f"error: failed to load the model '{options.model}'")
         say("error: giving up")

@@ -184,6 +184,13 @@ class FakeLoader:
         """Everything can be started."""
         return ()
 
+    async def vet(self, plan: LoadPlan, bundle: object = None) -> tuple[str, ...]:
+        """Nobody wrote an argument."""
+        return ()
+
+    def again(self, plan: LoadPlan, lines: tuple[str, ...]) -> None:
+        """Nothing is tried twice."""
+
     async def ingredients(self, plan: LoadPlan, listen: object) -> Ingredients:
         gate = self._stage.fetching.get(plan.served_name)
         await (gate.wait() if gate is not None else asyncio.sleep(0))

@@ -233,7 +233,20 @@ def fake_model(catalog: Path, name: str, *, label: str = "chat", args: str = "")
 
 
 def survivors(home: Path) -> list[str]:
-    """Living processes with `home` in their command line or environment; zombies are dead."""
+    """Living processes with `home` in their command line or environment; zombies are dead.
+
+    The guardian of a server that was killed is given the time to clear up and leave.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while found := _living(home):
+        guards = [one for one in found if "lemonade.supervisor.guardian" in one]
+        if guards != found or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return found
+
+
+def _living(home: Path) -> list[str]:
     mark = os.fsencode(str(home))
     found = []
     for entry in Path("/proc").iterdir():

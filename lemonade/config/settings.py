@@ -139,6 +139,15 @@ class Settings(_Keys):
         "Seconds an engine may be silent before the request that waits for it fails.",
         gt=0,
     )
+    heartbeat_after_s: float = _key(
+        10.0,
+        "Seconds a streaming request waits in silence before its stream begins with comments that "
+        "say what it waits for; 0 is for ever.",
+        ge=0,
+    )
+    heartbeat_every_s: float = _key(
+        15.0, "Seconds between two such comments that say the same.", ge=0.1
+    )
     max_loaded_models: Annotated[int, AfterValidator(_no_zero)] = _key(
         1, "Models of one type that stay loaded side by side; -1 is no limit.",
         effect="at the next load", ge=-1,

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from lemonade.core.errors import (
     ConnectionLost,
+    LemonadeError,
     MalformedRequest,
     UpstreamError,
     UpstreamRefused,
@@ -18,14 +19,16 @@ from lemonade.core.errors import (
 )
 from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Inference, ModelType, Operation, Usage
-from lemonade.dialects import INFERENCE_ROUTES, read_inference, wrap_backend_error
+from lemonade.dialects import INFERENCE_ROUTES, read_inference, render_error, wrap_backend_error
 from lemonade.gateway.bodies import read_body
-from lemonade.gateway.errors import REQUESTED_MODEL, json_response
+from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.fitting import fit
+from lemonade.gateway.garbage import printable
 from lemonade.gateway.middleware import HEADERS, REQUEST_ID
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Handler, Route
 from lemonade.gateway.streaming import BufferedError, relay
+from lemonade.gateway.waiting import Prelude
 from lemonade.residency import Lease, Resident
 from lemonade.telemetry import UsageTap
 from lemonade.upstream import UpstreamRequest
@@ -62,20 +65,53 @@ def _handler(operation: Operation) -> Handler:
         wanted = await _read(request, operation, parts)
         request[REQUESTED_MODEL] = wanted.model
         _check_type(parts, wanted)
-        for attempt in range(1, ATTEMPTS + 1):
-            async with await parts.pool.lease(wanted.model) as lease:
-                try:
-                    return await _forward(request, wanted, lease, started)
-                except (ConnectionLost, UpstreamRefused) as error:
-                    if attempt == ATTEMPTS or request.transport is None:
-                        raise
-                    log.warning("%s: %s Asking again.", wanted.model, error.message)
-                    lost = lease.resident
-            await _settled(lost)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        prelude = _prelude(request, wanted, parts)
+        try:
+            return await _answer(request, wanted, started, prelude)
+        except LemonadeError as error:
+            if prelude is None or not prelude.begun:
+                raise
+            log.info("%s %s: %s", request.method, request.path, printable(error.message))
+            return prelude.fail(render_error(error, status_of(error, "model"), shape="model"))
+        finally:
+            if prelude is not None:
+                prelude.stop()
 
     infer.__doc__ = f"The engine's own answer to `{operation}`; loads the model if need be."
     return infer
+
+
+def _prelude(request: web.Request, wanted: Inference, parts: Parts) -> Prelude | None:
+    """For those who want a stream, and can be told before it begins."""
+    settings = parts.configuration.settings
+    if not wanted.stream or not settings.heartbeat_after_s or request.version < (1, 1):
+        return None
+    headers = request[HEADERS]
+    return Prelude(
+        request,
+        headers,
+        after=settings.heartbeat_after_s,
+        every=settings.heartbeat_every_s,
+        step=lambda: parts.pool.step_of(wanted.model),
+    )
+
+
+async def _answer(
+    request: web.Request, wanted: Inference, started: float, prelude: Prelude | None
+) -> web.StreamResponse:
+    """Lease and relay; an engine that died before its first byte is asked again, once."""
+    parts = parts_of(request)
+    for attempt in range(1, ATTEMPTS + 1):
+        async with await parts.pool.lease(wanted.model) as lease:
+            try:
+                return await _forward(request, wanted, lease, started, prelude)
+            except (ConnectionLost, UpstreamRefused) as error:
+                if attempt == ATTEMPTS or request.transport is None:
+                    raise
+                log.warning("%s: %s Asking again.", wanted.model, error.message)
+                lost = lease.resident
+        await _settled(lost)
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 async def _read(request: web.Request, operation: Operation, parts: Parts) -> Inference:
@@ -119,7 +155,11 @@ def _article(kind: ModelType) -> str:
 
 
 async def _forward(
-    request: web.Request, wanted: Inference, lease: Lease, started: float
+    request: web.Request,
+    wanted: Inference,
+    lease: Lease,
+    started: float,
+    prelude: Prelude | None,
 ) -> web.StreamResponse:
     resident = lease.resident
     given, extra_headers = request.headers, request[HEADERS]
@@ -150,11 +190,14 @@ async def _forward(
             extra_headers=extra_headers,
             tap=tap,
             sieve=sieve,
+            prelude=prelude,
             buffer_errors=True,
         )
         if isinstance(outcome, BufferedError):
             status, complete = outcome.status, True
             error = wrap_backend_error(outcome.status, outcome.body, resident.recipe.title)
+            if prelude is not None and prelude.begun:
+                return prelude.fail(error)
             return json_response(error, status=outcome.status)
         status, complete = outcome.status, outcome.complete
         if not complete:

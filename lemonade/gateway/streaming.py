@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from lemonade.core.errors import ConnectionLost, UpstreamError
 from lemonade.telemetry import UsageTap
-from lemonade.upstream import Forwarder, ResponseHead, Sieve, Upstream, UpstreamRequest
+from lemonade.upstream import Forwarder, Sieve, Upstream, UpstreamRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,29 @@ class RelayOutcome:
     response: web.StreamResponse
 
 
-class RelayedResponse(web.StreamResponse):
+class Prelude(Protocol):
+    """What a client was told before its answer; see `gateway.waiting`."""
+
+    composed: bytes
+    sent: int
+
+    def hand_over(self) -> bool:
+        """Say nothing more; whether the head of the answer is not needed any more."""
+
+
+class SentResponse(web.StreamResponse):
     """A response that is on the wire already when aiohttp gets to see it.
 
     Its `headers` are what was sent, for access logs; changing them does nothing.
     """
 
-    def __init__(self, head: ResponseHead, forwarder: Forwarder) -> None:
-        super().__init__(status=head.status, reason=head.reason.decode("latin-1"))
-        self._composed = forwarder.composed
-        self._sent = forwarder.sent
-        self._stays = forwarder.stays
+    def __init__(
+        self, status: int, reason: str, composed: bytes, *, sent: int, stays: bool
+    ) -> None:
+        super().__init__(status=status, reason=reason)
+        self._composed = composed
+        self._sent = sent
+        self._stays = stays
 
     @property
     def headers(self) -> CIMultiDict[str]:
@@ -100,6 +113,7 @@ async def relay(
     extra_headers: Sequence[tuple[str, str]] = (),
     tap: UsageTap | None = None,
     sieve: Sieve | None = None,
+    prelude: Prelude | None = None,
     buffer_errors: bool = False,
 ) -> RelayOutcome | BufferedError:
     """Send a request to a child and its answer to the client.
@@ -115,6 +129,7 @@ async def relay(
         extra_headers: added to the answer, in place of the child's of the same names.
         tap: is shown the body.
         sieve: takes out of a stream what the client did not ask for.
+        prelude: what the client may have been told while it waited.
         buffer_errors: return a child's error as a `BufferedError` instead of relaying it.
 
     Returns:
@@ -137,6 +152,7 @@ async def relay(
         extra_headers=extra_headers,
         tap=None if tap is None else tap.feed,
         sieve=sieve,
+        begun=_never if prelude is None else prelude.hand_over,
         keep_errors=buffer_errors,
     )
 
@@ -163,7 +179,8 @@ async def relay(
         transport.abort()
     finally:
         # Should anything go wrong, aiohttp must know that it is too late for another answer.
-        request.writer.output_size = forwarder.sent
+        before = 0 if prelude is None else prelude.sent
+        request.writer.output_size = before + forwarder.sent
     head = forwarder.head
     assert head is not None
     if forwarder.refusal is not None:
@@ -171,4 +188,15 @@ async def relay(
         return BufferedError(head.status, content_type, bytes(forwarder.refusal))
     if complete:
         forwarder.finish()
-    return RelayOutcome(head.status, complete, RelayedResponse(head, forwarder))
+    response = SentResponse(
+        head.status,
+        head.reason.decode("latin-1"),
+        forwarder.composed or (b"" if prelude is None else prelude.composed),
+        sent=before + forwarder.sent,
+        stays=forwarder.stays,
+    )
+    return RelayOutcome(head.status, complete, response)
+
+
+def _never() -> bool:
+    return False

@@ -232,6 +232,15 @@ class Pool(TaskOwner):
         """The serving resident of that name, if there is one."""
         return self._residents.serving.get(self._registry.resolve(name).canonical_name)
 
+    def step_of(self, name: str) -> str:
+        """What a request for that model is waiting for, in a few words."""
+        try:
+            key = self._registry.resolve(name).canonical_name
+        except LemonadeError:
+            return "waiting"
+        loading = self._residents.loading.get(key)
+        return f"loading: {loading.step}" if loading is not None else "waiting for the engine"
+
     def residents(self) -> tuple[Resident, ...]:
         """Everything that holds or is about to hold memory: serving, loading, draining."""
         return self._residents.everybody()

@@ -53,7 +53,7 @@ class Forwarder:
         refusal: a child's error, collected instead of sent; `None` if there is none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it joins two connections
         self,
         transport: asyncio.Transport,
         enough: Callable[[], bool],
@@ -63,6 +63,7 @@ class Forwarder:
         extra_headers: Sequence[tuple[str, str]] = (),
         tap: Callable[[bytes], None] | None = None,
         sieve: Sieve | None = None,
+        begun: Callable[[], bool] = lambda: False,
         keep_errors: bool = False,
     ) -> None:
         """Nothing is sent yet.
@@ -75,6 +76,8 @@ class Forwarder:
             extra_headers: see `compose_head`.
             tap: is shown the body as it comes.
             sieve: takes something out of a stream; then its chunks are ours.
+            begun: asked once, when the head has come: whether the client has been sent a head of
+                our own for a stream in chunks, because it waited long. It gets the body then.
             keep_errors: collect the body of an answer that is not a success, send nothing.
         """
         self._transport = transport
@@ -84,6 +87,7 @@ class Forwarder:
         self._extra_headers = extra_headers
         self._tap = tap
         self._sieve = sieve
+        self._begun = begun
         self._keep_errors = keep_errors
         self._framing = BodyKind.NONE
         self._walker: BodyWalker | None = None
@@ -111,13 +115,16 @@ class Forwarder:
             self.refusal = bytearray()
             self._walker = walker_for(head, collect=True)
             return self._collect
-        self._framing = framing = client_framing(head, modern=self._modern)
-        if framing is BodyKind.UNTIL_CLOSE:
-            self.stays = False
-        self.composed = compose_head(
-            head, framing, modern=self._modern, stays=self.stays, extra=self._extra_headers
-        )
-        self._unsent_head = self.composed
+        if self._begun():
+            self._framing = framing = BodyKind.CHUNKED
+        else:
+            self._framing = framing = client_framing(head, modern=self._modern)
+            if framing is BodyKind.UNTIL_CLOSE:
+                self.stays = False
+            self.composed = compose_head(
+                head, framing, modern=self._modern, stays=self.stays, extra=self._extra_headers
+            )
+            self._unsent_head = self.composed
         unsized = framing in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE)
         if self._sieve is not None and unsized and is_event_stream(head):
             self._walker = walker_for(head, collect=True)
@@ -128,7 +135,7 @@ class Forwarder:
             case BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE:
                 self._walker = walker_for(head, collect=True)
                 return self._pass_payload
-            case BodyKind.UNTIL_CLOSE, BodyKind.CHUNKED:
+            case ((BodyKind.UNTIL_CLOSE | BodyKind.LENGTH | BodyKind.NONE), BodyKind.CHUNKED):
                 return self._pass_as_chunk
             case _:
                 return self._pass
@@ -209,7 +216,11 @@ class Forwarder:
     def finish(self) -> None:
         """The child's answer is complete."""
         assert self.head is not None
-        if self.head.body is not BodyKind.UNTIL_CLOSE:
+        if self.head.body is BodyKind.CHUNKED:
+            return
+        if self._framing in (BodyKind.LENGTH, BodyKind.NONE):
+            return
+        if self._walker is not None and self._walker.done:
             return
         rest = self._sieve.rest() if self._sieve is not None else b""
         if self._framing is BodyKind.CHUNKED:

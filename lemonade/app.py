@@ -295,6 +295,7 @@ async def _join(
         versions=Versions(bundles, bus),
         store=store,
         downloads=downloads,
+        loader=loader,
         pool=pool,
         swapper=swapper,
         statistics=statistics,

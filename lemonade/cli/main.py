@@ -42,6 +42,7 @@ ENTRIES: Final = {
     ),
     "delete": Entry("lemonade.cli.models:delete", "Delete a model from this machine.", _MODELS),
     "load": Entry("lemonade.cli.models:load", "Load a model.", _MODELS),
+    "explain": Entry("lemonade.cli.explain:explain", "Show what a load would do.", _MODELS),
     "unload": Entry("lemonade.cli.models:unload", "Unload a model, or all.", _MODELS),
 }
 

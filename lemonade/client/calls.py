@@ -174,6 +174,11 @@ class LemonadeClient:
                 return read_result(_chunks(response), listen)
             return _read_json(response) or {}
 
+    def explain(self, name: str, options: JsonObject) -> JsonObject:
+        """What loading it with these options would do; nothing is done."""
+        path = f"{_API}/models/{quote(name, safe='')}/explain"
+        return self._json("POST", path, body=options, timeout=_CHAT_WITHIN)
+
     def unload(self, name: str | None = None) -> JsonObject:
         """Unload a model, or all of them."""
         body = {"model_name": name} if name else {}

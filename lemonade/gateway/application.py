@@ -8,6 +8,7 @@ from aiohttp import web
 
 from lemonade.gateway.backends import backend_routes
 from lemonade.gateway.downloads import download_routes
+from lemonade.gateway.explain import explain_routes
 from lemonade.gateway.inference import inference_routes
 from lemonade.gateway.lifecycle import lifecycle_routes
 from lemonade.gateway.middleware import add_headers, guard
@@ -27,6 +28,7 @@ def all_routes() -> tuple[Route, ...]:
     return (
         *lifecycle_routes(),
         *inference_routes(),
+        *explain_routes(),
         *model_routes(),
         *download_routes(),
         *backend_routes(),

@@ -161,7 +161,7 @@ async def load(request: web.Request) -> web.StreamResponse:
         return dict(render_error(error, status_of(error, "model"), shape="model"))
 
     if flag(body, "stream", default=False):
-        parts.pool.check(name, LoadRequest(options, pinned))
+        parts.pool.plan(name, LoadRequest(options, pinned))
         return await stream_operation(request, operate, describe, tell_result=True)
     return json_response(await operate(ignore))
 

@@ -14,7 +14,7 @@ from lemonade.config import AccessKeys, Configuration
 from lemonade.core.bus import Bus
 from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer, LatestReleases, Versions
-from lemonade.residency import Pool, Selections, Swapper
+from lemonade.residency import Loader, Pool, Selections, Swapper
 from lemonade.storage import Directories
 from lemonade.telemetry import Metrics, Statistics
 
@@ -44,6 +44,7 @@ class Parts:
     versions: Versions
     store: ModelStore
     downloads: Downloads
+    loader: Loader
     pool: Pool
     swapper: Swapper
     statistics: Statistics

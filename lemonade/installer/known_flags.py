@@ -41,7 +41,13 @@ class KnownFlags:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def of(
-        self, bundle: Bundle, program: Sequence[str], env: Mapping[str, str], spec: HelpSpec
+        self,
+        bundle: Bundle,
+        program: Sequence[str],
+        env: Mapping[str, str],
+        spec: HelpSpec,
+        *,
+        ask: bool = True,
     ) -> frozenset[str] | None:
         """Every spelling of its flags; `None` if they cannot be learnt.
 
@@ -50,6 +56,7 @@ class KnownFlags:
             program: how it is started, up to its first argument of ours.
             env: its environment.
             spec: how it is asked.
+            ask: whether it may be started for it; otherwise only what is kept counts.
         """
         stamp = await asyncio.to_thread(_stamp, bundle, program)
         if stamp in self._known:
@@ -59,7 +66,7 @@ class KnownFlags:
                 return self._known[stamp]
             file = self._file(bundle, program)
             found = await asyncio.to_thread(_kept, file, stamp)
-            if found is None:
+            if found is None and ask:
                 found = await self._asked(program, env, spec)
                 if found is not None:
                     await asyncio.to_thread(_keep, file, stamp, found)

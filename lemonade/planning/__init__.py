@@ -1,6 +1,6 @@
 """Decisions: pure functions from facts to frozen plans. Nothing here acts."""
 
-from lemonade.planning.argv import Argument, Argv, grammar_of, merge, parse_argv
+from lemonade.planning.argv import Argument, Argv, grammar_of, layer_phrase, merge, parse_argv
 from lemonade.planning.checkpoint import CheckpointPlan, plan_checkpoint, split_checkpoint
 from lemonade.planning.command import CommandPlan, plan_asking, plan_command
 from lemonade.planning.elsewhere import with_gpu
@@ -27,15 +27,15 @@ from lemonade.planning.options import (
 from lemonade.planning.runtimes import RuntimePlan, plan_runtime
 from lemonade.planning.second_try import fitting_context
 from lemonade.planning.selection import LATEST, PinKind, Selection, on_channel, select
-from lemonade.planning.support import Verdict, choose_backend, judge, judge_for
+from lemonade.planning.support import Verdict, choose_backend, judge, judge_for, why_not
 
 __all__ = [
     "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "CommandPlan", "Demand",
     "EffectiveOptions", "EvictionPlan", "Given", "InstallPlan", "LaunchFacts", "PinKind",
     "ResidentFacts", "RuntimePlan", "Selection", "Verdict", "check_known", "check_options",
     "choose_backend", "download_name", "fitting_context", "flags_in", "grammar_of", "judge",
-    "judge_for", "known_options", "lacking", "merge", "on_channel", "parse_argv", "plan_asking",
-    "plan_checkpoint", "plan_command", "plan_eviction", "plan_install", "plan_launch",
-    "plan_runtime", "resolve_options", "select", "slot_policy", "split_checkpoint",
-    "version_for", "with_gpu",
+    "judge_for", "known_options", "lacking", "layer_phrase", "merge", "on_channel", "parse_argv",
+    "plan_asking", "plan_checkpoint", "plan_command", "plan_eviction", "plan_install",
+    "plan_launch", "plan_runtime", "resolve_options", "select", "slot_policy",
+    "split_checkpoint", "version_for", "why_not", "with_gpu",
 ]  # fmt: skip

@@ -132,7 +132,7 @@ def choose_backend(
     reasons: list[str] = []
     usable: list[Candidate] = []
     for candidate in ordered:
-        why = _why_not(candidate, prefer_system=prefer_system)
+        why = why_not(candidate, prefer_system=prefer_system)
         if why:
             reasons.append(f"{candidate[0].id}: {why}")
         else:
@@ -165,7 +165,8 @@ def _named(recipe: RecipeSpec, candidates: Sequence[Candidate], wanted: str) -> 
     )
 
 
-def _why_not(candidate: Candidate, *, prefer_system: bool) -> str:
+def why_not(candidate: Candidate, *, prefer_system: bool) -> str:
+    """Why a backend that nobody named is not taken, as a sentence; empty if it may be."""
     spec, verdict, installed = candidate
     if not verdict.supported:
         return verdict.reason

@@ -2,6 +2,7 @@
 
 from lemonade.residency.availability import Availability
 from lemonade.residency.canary import Canary
+from lemonade.residency.explaining import Explanation, explain, shown, words_of
 from lemonade.residency.loading import Loader, LoaderParts, LoadPlan, log_file_of
 from lemonade.residency.local import LocalPlacement
 from lemonade.residency.placement import Instance, Placement
@@ -14,6 +15,7 @@ from lemonade.residency.wishes import LoadRequest
 __all__ = [
     "Availability",
     "Canary",
+    "Explanation",
     "Instance",
     "Lease",
     "LoadPlan",
@@ -27,5 +29,8 @@ __all__ = [
     "Resident",
     "Selections",
     "Swapper",
+    "explain",
     "log_file_of",
+    "shown",
+    "words_of",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,12 +29,15 @@ from lemonade.config import Configuration
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import Incomplete, InstallForbidden, Offline, UnsupportedHere
 from lemonade.core.inference import JsonObject
+from lemonade.core.process import REDACTED
 from lemonade.core.progress import ProgressListener
 from lemonade.hardware import Machine, usage
 from lemonade.installer import Bundles, Installer, KnownFlags
 from lemonade.planning import (
+    CommandPlan,
     EffectiveOptions,
     LaunchFacts,
+    Verdict,
     check_known,
     check_options,
     choose_backend,
@@ -48,6 +51,7 @@ from lemonade.planning import (
     plan_launch,
     resolve_options,
     slot_policy,
+    why_not,
 )
 from lemonade.residency.availability import Availability
 from lemonade.residency.holding import Holding, hold
@@ -160,22 +164,50 @@ class Loader:
             )
 
         named = options_for(None).values.get(recipe.backend_option or "", "")
-        candidates = [
-            (
-                backend,
-                judge_for(backend, parts.machine, spec.checkpoints.get("main", "")),
-                self._is_here(backend),
-            )
-            for backend in map(parts.selections.described, parts.catalog.backends_of(recipe.id))
-        ]
         backend = choose_backend(
             recipe,
-            candidates,
+            self._candidates(spec),
             wanted=str(named or ""),
             prefer_system=bool(section.get("prefer_system", True)),
         )
         options = options_for(backend.backend_id.variant)
         return LoadPlan(spec, served_name, recipe, backend, options)
+
+    def judged(self, plan: LoadPlan) -> Iterator[tuple[BackendSpec, Verdict, bool, str]]:
+        """Every backend of the plan's recipe, by preference.
+
+        With it whether it runs here, whether it is here, and why it would not be taken unnamed.
+        """
+        section = self._parts.configuration.settings.section(plan.recipe.section)
+        prefer_system = bool(section.get("prefer_system", True))
+        for candidate in self._candidates(plan.spec):
+            yield (*candidate, why_not(candidate, prefer_system=prefer_system))
+
+    async def preview(self, plan: LoadPlan) -> tuple[CommandPlan, Bundle | None, tuple[str, ...]]:
+        """The command line of a load that is not carried out, with its engine and what is missing.
+
+        Where files are missing, names of theirs stand in.
+
+        Raises:
+            LemonadeError: there is no such command line.
+        """
+        parts, missing = self._parts, []
+        bundle: Bundle | None = None
+        with suppress(UnsupportedHere):
+            bundle = parts.selections.active(plan.backend)
+        if bundle is None:
+            missing.append(f"{plan.backend.id} is not installed.")
+        files = await asyncio.to_thread(parts.store.files, plan.spec, plan.recipe)
+        if files is None:
+            missing.append(f"{plan.served_name} is not downloaded.")
+            named = {r: (Path(f"<{c}>"),) for r, c in plan.spec.checkpoints.items()}
+            ingredients = Ingredients(bundle or _stand_in(plan), named)
+        else:
+            ingredients = await self._gathered(plan, bundle or _stand_in(plan), files)
+        port = parts.placement.lease_endpoint()
+        port.release()
+        key = REDACTED if plan.recipe.upstream.api_key_env else ""
+        return plan_command(self._facts(plan, ingredients, port, key)), bundle, tuple(missing)
 
     def check(self, plan: LoadPlan, ingredients: Ingredients) -> tuple[str, ...]:
         """Plan the launch without launching: what cannot be shows before anybody has to leave.
@@ -192,11 +224,14 @@ class Loader:
         finally:
             endpoint.release()
 
-    async def vet(self, plan: LoadPlan, bundle: Bundle | None = None) -> tuple[str, ...]:
+    async def vet(
+        self, plan: LoadPlan, bundle: Bundle | None = None, *, ask: bool = True
+    ) -> tuple[str, ...]:
         """Hold the users' arguments against what the engine knows; nothing is touched.
 
         Does nothing where they gave none, or the engine is not installed yet. It may take as long
-        as the engine takes to print its help, once for each version of it.
+        as the engine takes to print its help, once for each version of it; without `ask` only what
+        is known already is used.
 
         Returns:
             What whoever asked for the load should know.
@@ -219,7 +254,9 @@ class Loader:
         finally:
             endpoint.release()
         program, env = plan_asking(facts)
-        known = await self._parts.flags.of(bundle, program, env, spec)
+        known = await self._parts.flags.of(bundle, program, env, spec, ask=ask)
+        if known is None and not ask:
+            return ("It has not been learnt yet which arguments the engine knows.",)
         if known is None:
             return (
                 "Which arguments the engine knows could not be learnt from its help, so they "
@@ -262,6 +299,12 @@ class Loader:
                 f"{plan.served_name} is not complete: {store.missing(plan.spec, plan.recipe)}",
                 remedy=f"`lemonade pull {plan.served_name}` fetches what is missing.",
             )
+        return await self._gathered(plan, bundle, files)
+
+    async def _gathered(
+        self, plan: LoadPlan, bundle: Bundle, files: Mapping[str, tuple[Path, ...]]
+    ) -> Ingredients:
+        """What the files say about themselves, where the recipe plans with it."""
         if plan.recipe.context is None:
             return Ingredients(bundle, files)
         main = files[plan.recipe.checkpoints[0]]
@@ -309,6 +352,15 @@ class Loader:
         except BaseException:
             held.release()
             raise
+
+    def _candidates(self, spec: ModelSpec) -> list[tuple[BackendSpec, Verdict, bool]]:
+        parts = self._parts
+        backends = map(parts.selections.described, parts.catalog.backends_of(spec.recipe))
+        checkpoint = spec.checkpoints.get("main", "")
+        return [
+            (backend, judge_for(backend, parts.machine, checkpoint), self._is_here(backend))
+            for backend in backends
+        ]
 
     def _is_here(self, backend: BackendSpec) -> bool:
         """Whether it can be started as it is.
@@ -367,6 +419,12 @@ class Loader:
             weights_bytes=ingredients.weights_bytes,
             context_limit=plan.context_limit,
         )
+
+
+def _stand_in(plan: LoadPlan) -> Bundle:
+    """A bundle that is not installed yet, as far as its command line goes."""
+    backend = plan.backend
+    return Bundle(backend.backend_id, "", Path("/"), backend.bundle.argv)
 
 
 def _size_of_all(files: Mapping[str, tuple[Path, ...]]) -> int:

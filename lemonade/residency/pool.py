@@ -32,7 +32,9 @@ from lemonade.core.errors import (
 from lemonade.core.events import LoadFailed
 from lemonade.core.progress import ProgressListener
 from lemonade.jobs import TaskOwner
+from lemonade.planning import EvictionPlan
 from lemonade.residency.attempt import Attempt
+from lemonade.residency.forecast import forecast, same
 from lemonade.residency.loading import Ingredients, Loader, LoadPlan
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.resident import Lease, Phase, Resident
@@ -108,15 +110,27 @@ class Pool(TaskOwner):
             if lease is not None:
                 return lease
 
-    def check(self, name: str, request: LoadRequest) -> None:
-        """Plan a load and throw the plan away.
+    def plan(self, name: str, request: LoadRequest) -> LoadPlan:
+        """Plan a load that is not carried out.
 
         Raises:
             LemonadeError: it would be refused; nothing is touched.
         """
         spec = self._registry.resolve(name)
         self._check_open()
-        self._loader.plan(spec, self._registry.public_name(spec), request)
+        return self._loader.plan(spec, self._registry.public_name(spec), request)
+
+    def forecast(self, plan: LoadPlan) -> EvictionPlan | str:
+        """Who would leave for it now; a sentence where nobody has to be asked.
+
+        Raises:
+            EverythingPinned: those who would have to leave are pinned.
+        """
+        return forecast(plan, self._residents, self._max_per_type())
+
+    def name_of(self, key: str) -> str:
+        """What people call a model that is here."""
+        return self._registry.public_name(self._registry.resolve(key))
 
     async def load(
         self,
@@ -353,7 +367,7 @@ class Pool(TaskOwner):
             raise
         pending = self._residents.loading.get(key)
         current = self._residents.serving.get(key)
-        if pending is None and current is not None and _same(current, plan):
+        if pending is None and current is not None and same(current, plan):
             current.last_use = time.monotonic()
             self._restore(evicted)
             return current
@@ -364,7 +378,7 @@ class Pool(TaskOwner):
     def _in_the_way(self, key: str, plan: LoadPlan) -> Resident | None:
         """Whose end has to be awaited before the plan can be carried out."""
         pending = self._residents.loading.get(key)
-        if pending is not None and (pending.called_off or not _same(pending, plan)):
+        if pending is not None and (pending.called_off or not same(pending, plan)):
             return pending
         current = self._residents.serving.get(key)
         return current if current is not None and current.ending else None
@@ -552,14 +566,3 @@ class Pool(TaskOwner):
 
 async def _kill(instance: Instance) -> None:
     await instance.stop(now=True)
-
-
-def _same(resident: Resident, plan: LoadPlan) -> bool:
-    """Whether a resident runs, or will run, just what the plan wants."""
-    if resident.backend is None or resident.options is None:
-        return False
-    # Only the recipe's own options reach the engine; the common ones say how long it may stay.
-    return resident.backend.id == plan.backend.id and all(
-        resident.options.values.get(option.name) == plan.options.values.get(option.name)
-        for option in plan.recipe.option
-    )

@@ -193,7 +193,7 @@ def test_tables(asking: Cli) -> None:
         (("delete", CHAT), 1, "is part of Lemonade itself"),
         (("unload", CHAT), 1, "is not loaded"),
         (("logs",), 1, "No model is loaded."),
-        (("load", CHAT, "--llamacpp-args", "--nonsense 1"), 1, "invalid argument: --nonsense"),
+        (("load", CHAT, "--llamacpp-args", "--nonsense 1"), 1, "no argument '--nonsense'"),
         (("load", CHAT, "--llamacpp-args", "--port 80"), 1, "'--port'"),
         (("load", CHAT, "--llamacpp", "vulcan"), 1, "wheel"),
         (("pull", "me/Nobodys-GGUF:Q4_0"), 1, "cannot be reached"),

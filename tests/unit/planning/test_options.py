@@ -308,3 +308,37 @@ def test_fields_and_options_of_others_are_left_out() -> None:
     assert checked == {"ctx_size": 1}
     with pytest.raises(BadOption):
         check_options(recipe(), {"mil_args": ""}, ignorable=ignorable)
+
+
+# ---- which layers take part
+
+
+BACKEND = "-b 2048 -ub 1024 -np 1"
+ARCHITECTURE = "--temp 0.8 --top-k 40"
+ABSENT = object()
+
+
+@pytest.mark.parametrize(
+    ("wished", "merges", "expected"),
+    [
+        pytest.param(ABSENT, True, f"{BACKEND} {ARCHITECTURE} --no-mmap --threads 8", id="saved"),
+        pytest.param("--threads 4", True, f"{BACKEND} --threads 4", id="instead of the model's"),
+        pytest.param("", True, BACKEND, id="cleared"),
+        pytest.param(None, True, f"{BACKEND} {ARCHITECTURE} --flash-attn on", id="declared"),
+        pytest.param(ABSENT, False, "", id="nothing is inherited"),
+        pytest.param("--threads 4", False, "--threads 4", id="alone"),
+        pytest.param(None, False, "", id="null inherits nothing either"),
+    ],
+)
+def test_which_layers_of_arguments_take_part(wished: object, merges: bool, expected: str) -> None:
+    request: dict[str, Any] = {"merge_args": merges}
+    if wished is not ABSENT:
+        request["llamacpp_args"] = wished
+    options = resolve(
+        request=request,
+        saved={"llamacpp_args": "--no-mmap --threads 8"},
+        declared={"llamacpp_args": "--flash-attn on"},
+        architecture={"llamacpp_args": ARCHITECTURE},
+        section={"args": BACKEND},
+    )
+    assert options.values["llamacpp_args"] == expected

@@ -29,6 +29,7 @@ ENTRIES: Final = {
     "serve": Entry("lemonade.cli.serve:serve", "Run the server in the foreground.", _SERVER),
     "status": Entry("lemonade.cli.status:status", "Show whether the server runs.", _SERVER),
     "ps": Entry("lemonade.cli.status:ps", "List the loaded models and their engines.", _SERVER),
+    "reap": Entry("lemonade.cli.orphans:reap", "End what dead servers left behind.", _SERVER),
     "backends": Entry("lemonade.cli.backends:backends", "List and install engines.", _SERVER),
     "recipes": Entry("lemonade.cli.backends:backends"),
     "doctor": Entry("lemonade.cli.doctor:doctor", "Find what is wrong on this machine.", _SERVER),

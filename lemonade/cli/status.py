@@ -186,12 +186,21 @@ def _write_status_models(models: list[LoadedModel]) -> None:
 
 @click.command(cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's own report of each.")
+@click.option("--orphans", is_flag=True, help="Engines that servers which died left here instead.")
 @pass_session
-def ps(session: Session, as_json: bool) -> None:  # noqa: FBT001 - click calls it
+def ps(session: Session, as_json: bool, orphans: bool) -> None:  # noqa: FBT001 - click calls it
     """List the loaded models and their engines.
 
     The port is the engine's private one, on the server's own machine.
+
+    With --orphans no server is asked: it lists what dead servers left on this machine, and what
+    `lemonade reap` would do about it.
     """
+    if orphans:
+        from lemonade.cli.orphans import list_orphans
+
+        list_orphans(as_json=as_json)
+        return
     health = session.client().health()
     if as_json:
         write_json(health.get("all_models_loaded") or [])

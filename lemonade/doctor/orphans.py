@@ -31,8 +31,8 @@ def check_orphans(ledger: Path) -> tuple[Finding, ...]:
                         Evidence(f"/proc/{one.pid}", one.program or "program unknown")
                         for one in entry.processes
                     ),
-                    fix="`lemonade serve` ends it when it starts, or end it yourself: "
-                    f"`kill {pids}`.",
+                    fix="`lemonade reap` ends it, and so does `lemonade serve` when it starts; "
+                    f"or end it yourself: `kill {pids}`.",
                 )
             case "elsewhere":
                 book.note(
@@ -41,7 +41,15 @@ def check_orphans(ledger: Path) -> tuple[Finding, ...]:
                     "another container, and cannot be looked at from here.",
                     seen,
                 )
+            case "newer":
+                book.note(
+                    "newer",
+                    f"{entry.file.name} is left alone: {entry.reason}.",
+                    seen,
+                )
             case "unreadable":
+                book.note("unreadable", f"{entry.file.name}: {entry.reason}.", seen)
+            case "damaged":
                 book.note(
                     "unreadable",
                     f"{entry.file.name} is no record of an engine: {entry.reason}. The next "

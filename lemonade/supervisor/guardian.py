@@ -22,11 +22,8 @@ from pathlib import Path
 from typing import Final
 
 import lemonade
-from lemonade.core.bus import Bus
-from lemonade.supervisor.beside import Beside
-from lemonade.supervisor.ledger import Ledger
 from lemonade.supervisor.processes import Identity, own_identity, read_process
-from lemonade.supervisor.reaper import Reaper
+from lemonade.supervisor.reaper import reap_ledger
 
 log = logging.getLogger(__name__)
 
@@ -108,15 +105,7 @@ def clear_up(ledger: Path, server: Identity, *, dying_within: float = _DYING_WIT
     give_up_at = time.monotonic() + dying_within
     while _lives(server) and time.monotonic() < give_up_at:
         time.sleep(0.01)
-    asyncio.run(_reap(ledger, server))
-
-
-async def _reap(ledger: Path, server: Identity) -> None:
-    beside = Beside()
-    try:
-        await Reaper(Ledger(ledger), beside, Bus(), grace=_GRACE).reap(only=server)
-    finally:
-        beside.close()
+    asyncio.run(reap_ledger(ledger, grace=_GRACE, only=server))
 
 
 def _lives(server: Identity) -> bool:

@@ -1,23 +1,28 @@
 """A look at the ledger that changes nothing: which children are served, left behind, or gone.
 
-What a server does at its start with what it finds is the reaper's business. This tells in advance,
-by the same proofs, and neither removes a record nor signals a process.
+What is done about what is found is the reaper's business. This tells in advance, by the same
+proofs, and neither removes a record nor signals a process.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
-from lemonade.supervisor.ledger import Owner, Record
-from lemonade.supervisor.processes import ProcessFacts, executable_of, read_process
-from lemonade.supervisor.reaper import left_behind
+from lemonade.supervisor.ledger import NewerRecord, Owner, Record
+from lemonade.supervisor.processes import executable_of, read_process
+from lemonade.supervisor.proof import Stranger, look_for
 
-EntryState = Literal["served", "left-behind", "gone", "elsewhere", "unreadable"]
+EntryState = Literal[
+    "served", "left-behind", "gone", "elsewhere", "newer", "unreadable", "damaged"
+]
 """Its server lives; that one is dead and processes of it are alive; nothing is left of it; it
-belongs to a world or a user we cannot look into; it is no record."""
+belongs to a world or a user we cannot look into; only a later version of this program knows what
+it says; it cannot be read; it is no record."""
+
+_LEFT_TO_OTHERS: Final = ("served", "elsewhere", "newer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,13 @@ class LedgerEntry:
 
     Attributes:
         file: of the ledger.
-        name: the model; empty if the file is no record.
+        name: the model; empty if the file cannot be read as a record.
         owner: pid of the server that started it; 0 if that is not known.
         processes: what is alive of it, proven by pid, start time and program.
-        reason: why the file is no record; else empty.
+        strangers: what only looks like it.
+        reason: why it is in that state, as the end of a sentence; empty if the state says it.
+        leader: pid of the process that was started, and with it the session; 0 if not known.
+        record: as it was read; `None` if it cannot be.
     """
 
     file: Path
@@ -47,7 +55,10 @@ class LedgerEntry:
     port: int = 0
     program: str = ""
     processes: tuple[LivingProcess, ...] = ()
+    strangers: tuple[Stranger, ...] = ()
     reason: str = ""
+    leader: int = 0
+    record: Record | None = None
 
 
 def inspect_ledger(directory: Path) -> tuple[LedgerEntry, ...]:
@@ -56,56 +67,97 @@ def inspect_ledger(directory: Path) -> tuple[LedgerEntry, ...]:
     Raises:
         OSError: the directory cannot be listed, or we may open nothing more.
     """
+    us = Owner.ourselves()
+    entries = read_entries(directory, us)
+    protected = sessions_of_others(entries)
+    return tuple(look_closer(entry, us, protected) for entry in entries)
+
+
+def read_entries(directory: Path, us: Owner) -> tuple[LedgerEntry, ...]:
+    """The same without a look at what may be left of a dead server's children. Blocks.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
     if not directory.is_dir():
         return ()
-    us = Owner.ourselves()
-    read = [_read(path) for path in sorted(directory.iterdir()) if path.suffix == ".json"]
-    records = [record for _, record, _ in read if record is not None]
-    protected = frozenset(
-        record.leader.pid for record in records if _state_of_owner(record.owner, us) == "served"
-    )
-    return tuple(
-        LedgerEntry(path, "unreadable", reason=reason)
-        if record is None
-        else _entry(path, record, us, protected)
-        for path, record, reason in read
+    files = [path for path in sorted(directory.iterdir()) if path.suffix == ".json"]
+    return tuple(entry for path in files if (entry := _read(path, us)) is not None)
+
+
+def sessions_of_others(entries: tuple[LedgerEntry, ...]) -> frozenset[int]:
+    """Sessions of children that are somebody else's business."""
+    return frozenset(entry.leader for entry in entries if entry.state in _LEFT_TO_OTHERS)
+
+
+def look_closer(entry: LedgerEntry, us: Owner, protected: frozenset[int]) -> LedgerEntry:
+    """Whether anything is left of what is `gone`. Blocks.
+
+    Raises:
+        OSError: we may open nothing to look at.
+    """
+    record = entry.record
+    if entry.state != "gone" or record is None or record.owner.boot != us.boot:
+        return entry
+    found = look_for(record, protected)
+    processes = tuple(LivingProcess(f.pid, executable_of(f.pid) or "") for f in found.own)
+    return replace(
+        entry,
+        state="left-behind" if processes else "gone",
+        processes=processes,
+        strangers=found.strangers,
     )
 
 
-def _read(path: Path) -> tuple[Path, Record | None, str]:
+def _read(path: Path, us: Owner) -> LedgerEntry | None:
+    """The entry of a file; `None` if its child has just ended."""
+    value: Any = None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
-            return path, None, "it does not hold a JSON object"
-        return path, Record.from_json(value), ""
+            return LedgerEntry(path, "damaged", reason="it does not hold a JSON object")
+        return _entry(path, Record.from_json(value), us)
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        return path, None, error.strerror or str(error)
+        return LedgerEntry(path, "unreadable", reason=error.strerror or str(error))
+    except NewerRecord as error:
+        name, pid = value.get("name"), value.get("pid")
+        return LedgerEntry(
+            path,
+            "newer",
+            name=name if isinstance(name, str) else "",
+            reason=str(error),
+            leader=pid if isinstance(pid, int) else 0,
+        )
     except (ValueError, RecursionError) as error:
-        return path, None, str(error)
+        return LedgerEntry(path, "damaged", reason=str(error))
 
 
-def _entry(path: Path, record: Record, us: Owner, protected: frozenset[int]) -> LedgerEntry:
-    state = _state_of_owner(record.owner, us)
-    alive: tuple[ProcessFacts, ...] = ()
-    if state == "gone" and record.owner.boot == us.boot:
-        alive = left_behind(record, protected)
+def _entry(path: Path, record: Record, us: Owner) -> LedgerEntry:
+    state, reason = _state_of_owner(record.owner, us)
     return LedgerEntry(
         file=path,
-        state="left-behind" if alive else state,
+        state=state,
         name=record.name,
         owner=record.owner.identity.pid,
         port=record.port,
         program=record.argv0,
-        processes=tuple(LivingProcess(f.pid, executable_of(f.pid) or "") for f in alive),
+        reason=reason,
+        leader=record.leader.pid,
+        record=record,
     )
 
 
-def _state_of_owner(owner: Owner, us: Owner) -> EntryState:
+def _state_of_owner(owner: Owner, us: Owner) -> tuple[EntryState, str]:
     """`gone` until something of it is found alive."""
     if owner.boot != us.boot:
-        return "gone"
-    if owner.namespace != us.namespace or owner.user != us.user:
-        return "elsewhere"
+        return "gone", "the machine was started anew since"
+    if owner.namespace != us.namespace:
+        return "elsewhere", "its server is in another container, and may be alive there"
     server = read_process(owner.identity.pid)
-    lives = server is not None and server.identity == owner.identity and not server.ending
-    return "served" if lives else "gone"
+    if server is not None and server.identity == owner.identity and not server.ending:
+        return "served", f"its server lives (pid {owner.identity.pid})"
+    if owner.user != us.user:
+        return "elsewhere", f"it is another user's (uid {owner.user})"
+    return "gone", ""

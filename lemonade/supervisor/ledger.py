@@ -7,24 +7,23 @@ of the command line only the program. Everything here blocks.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from lemonade.core.errors import ConfigError
 from lemonade.core.ids import ChildId
 from lemonade.core.inference import JsonObject
-from lemonade.storage import read_json, write_json
+from lemonade.storage import write_json
 from lemonade.supervisor.kin import Descendant
 from lemonade.supervisor.processes import Identity, boot_id, own_identity, pid_namespace
 
-log = logging.getLogger(__name__)
-
 SCHEMA: Final = 1
+
+
+class NewerRecord(ValueError):
+    """The record is of a later version of this program, which alone knows what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +112,15 @@ class Record:
         """Read a record back.
 
         Raises:
-            ValueError: it is not one, or of a version we do not know.
+            NewerRecord: it is of a version we do not know yet.
+            ValueError: it is not one.
         """
         try:
-            if value["schema"] != SCHEMA:
-                raise ValueError(f"its schema is {value['schema']!r}")
+            schema = value["schema"]
+            if isinstance(schema, int) and schema > SCHEMA:
+                raise NewerRecord(f"a newer Lemonade wrote it (schema {schema})")
+            if schema != SCHEMA:
+                raise ValueError(f"its schema is {schema!r}")
             return cls(
                 child=ChildId(str(value["child"])),
                 name=str(value["name"]),
@@ -172,21 +175,13 @@ class Ledger:
         """
         self._path(child).unlink(missing_ok=True)
 
-    def records(self) -> list[Record]:
-        """All that can be read. A damaged one is dropped and logged: it proves nothing."""
-        found = []
-        for path in sorted(self.directory.glob("*.json")):
-            try:
-                value = read_json(path)
-                if value is not None:
-                    found.append(Record.from_json(value))
-            except ConfigError as error:  # another user's, perhaps
-                log.warning("The record %s is left alone: %s", path.name, error)
-            except ValueError as error:
-                log.warning("The record %s says nothing and is dropped: %s", path.name, error)
-                with contextlib.suppress(OSError):
-                    path.unlink()
-        return found
+    def drop(self, file: str) -> None:
+        """Remove a file that is no record.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        (self.directory / file).unlink(missing_ok=True)
 
     def _path(self, child: ChildId) -> Path:
         return self.directory / f"{child}.json"

@@ -1,45 +1,121 @@
-"""At start: end what servers that died have left behind, and nothing else.
+"""End what servers that died have left behind, and nothing else; say what was done about each.
 
-A record of the ledger names suspects. A process is ended only if it is our user's, *and* it is the
-recorded process or descendant (pid and start time) or in the recorded session, *and* it runs a
-program recorded for it or one under the recorded directory. Descendants of such a process belong
-to it. Whatever does not match is left alone: its number has come to mean somebody else.
+`inspection` tells which records are a dead server's, `proof` which processes are truly a record's.
+A server does this at its start, the guardian when its server is killed, and people by a command.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
 
 from lemonade.core.bus import Bus
 from lemonade.core.events import OrphanReaped
 from lemonade.supervisor.beside import Beside
-from lemonade.supervisor.ledger import Ledger, Owner, Record
-from lemonade.supervisor.processes import (
-    Identity,
-    ProcessFacts,
-    executable_of,
-    read_process,
-    scan,
-    user_of,
+from lemonade.supervisor.inspection import (
+    LedgerEntry,
+    LivingProcess,
+    inspect_ledger,
+    look_closer,
+    read_entries,
+    sessions_of_others,
 )
+from lemonade.supervisor.ledger import Ledger, Owner, Record
+from lemonade.supervisor.processes import Identity
+from lemonade.supervisor.proof import Stranger, left_behind
 from lemonade.supervisor.stopping import sweep
 
 log = logging.getLogger(__name__)
 
 _KILL_WITHIN: Final = 5.0
 
-_SHARED: Final = frozenset(
-    ("/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin", "/usr/local", "/usr/local/bin", "/opt")
-)
-"""Directories that hold everybody's programs: lying there proves nothing."""
+Outcome = Literal["ended", "still-alive", "forgotten", "left-alone", "dropped"]
+"""Its processes are gone; in spite of SIGKILL they are not; nothing was left of it and its record
+is removed; nothing was done about it; the file was no record and is removed."""
+
+_LEVELS: Final[Mapping[Outcome, int]] = {
+    "ended": logging.WARNING,
+    "still-alive": logging.ERROR,
+    "forgotten": logging.INFO,
+    "left-alone": logging.INFO,
+    "dropped": logging.WARNING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was done about one file of the ledger, or would be.
+
+    Attributes:
+        file: of the ledger.
+        name: the model; empty if that is not known.
+        owner: pid of the server that started it; 0 if that is not known.
+        outcome: in one word.
+        reason: why, as the end of a sentence.
+        processes: what was ended, or does not end.
+        strangers: what the record seems to name and does not; left alone.
+    """
+
+    file: Path
+    name: str
+    owner: int
+    outcome: Outcome
+    reason: str
+    processes: tuple[LivingProcess, ...] = ()
+    strangers: tuple[Stranger, ...] = ()
+
+    def sentence(self) -> str:
+        """For people and logs."""
+        pids = ", ".join(str(one.pid) for one in self.processes)
+        name = self.name or self.file.name
+        match self.outcome:
+            case "ended":
+                return (
+                    f"{name} was left behind by a server that died (pid {self.owner}); "
+                    f"ended: {pids}."
+                )
+            case "still-alive":
+                return f"{name} was left behind by a server that died and does not end: {pids}."
+            case "forgotten":
+                return f"Nothing is left of {name}: its record is removed ({self.reason})."
+            case "left-alone":
+                return f"{name} is left alone: {self.reason}."
+            case "dropped":
+                return f"{self.file.name} says nothing and is removed: {self.reason}."
+
+
+def foretell(directory: Path) -> tuple[Account, ...]:
+    """What a reaper would do now, without doing it. Blocks.
+
+    Raises:
+        OSError: the ledger cannot be listed, or we may open nothing to look at.
+    """
+    return tuple(_account(entry) for entry in inspect_ledger(directory))
+
+
+async def reap_ledger(
+    directory: Path, *, grace: float, only: Identity | None = None
+) -> tuple[Account, ...]:
+    """End orphans without being a server.
+
+    Args:
+        directory: of the ledger; it need not exist.
+        grace: seconds between SIGTERM and SIGKILL.
+        only: the one server whose records are looked at; `None` is every server.
+    """
+    beside = Beside()
+    try:
+        return await Reaper(Ledger(directory), beside, Bus(), grace=grace).reap(only)
+    finally:
+        beside.close()
 
 
 class Reaper:
-    """Reads the ledger once, at the start of a server.
+    """Reads the ledger once.
 
     Its `grace` is how long an orphan may take to end by itself, in seconds.
     """
@@ -50,139 +126,107 @@ class Reaper:
         self._bus = bus
         self._grace = grace
 
-    async def reap(self, only: Identity | None = None) -> None:
+    async def reap(self, only: Identity | None = None) -> tuple[Account, ...]:
         """End the orphans of dead servers, all records side by side.
 
         Args:
             only: the one server whose records are looked at; `None` is every server.
         """
         us = await self._beside.proc(Owner.ourselves)
-        records = await self._beside.disk(self._ledger.records)
-        theirs = []
-        protected = set()
-        for record in records:
-            if await self._beside.proc(_is_somebody_elses, record.owner, us):
-                protected.add(record.leader.pid)
-            elif only is None or record.owner.identity == only:
-                theirs.append(record)
-        async with asyncio.TaskGroup() as group:
-            for record in theirs:
-                group.create_task(self._end(record, us, frozenset(protected)))
-
-    async def _end(self, record: Record, us: Owner, protected: frozenset[int]) -> None:
-        survivors: tuple[int, ...] = ()
-        if record.owner.boot == us.boot and record.owner.user == us.user:
-            swept = await sweep(
-                lambda: left_behind(record, protected),
-                self._beside,
-                grace=self._grace,
-                kill_within=_KILL_WITHIN,
-                hurry=asyncio.Event(),
-            )
-            survivors = swept.survivors
-            if swept.ended:
-                log.warning(
-                    "%s was left behind by a server that died (pid %d); ended: %s",
-                    record.name,
-                    record.owner.identity.pid,
-                    ", ".join(map(str, swept.ended)),
-                )
-                self._bus.publish(OrphanReaped(record.child, record.name, swept.ended))
-        if survivors:
-            log.error(
-                "%s was left behind by a server that died and does not end: %s",
-                record.name,
-                ", ".join(map(str, survivors)),
-            )
-            return
         try:
-            await self._beside.disk(self._ledger.remove, record.child)
+            entries = await self._beside.disk(read_entries, self._ledger.directory, us)
         except OSError as error:
-            log.warning("The record of %s cannot be removed: %s", record.child, error)
+            log.warning("The ledger of engines cannot be read: %s", error)
+            return ()
+        protected = sessions_of_others(entries)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._deal_with(entry, us, protected))
+                for entry in entries
+                if only is None or (entry.record and entry.record.owner.identity == only)
+            ]
+        return tuple(task.result() for task in tasks)
 
+    async def _deal_with(
+        self, entry: LedgerEntry, us: Owner, protected: frozenset[int]
+    ) -> Account:
+        if entry.state == "gone" and entry.record is not None:
+            account = await self._end(entry, entry.record, us, protected)
+        else:
+            account = _account(entry)
+        if account.outcome in ("ended", "forgotten", "dropped"):
+            try:
+                await self._beside.disk(self._ledger.drop, entry.file.name)
+            except OSError as error:
+                log.warning("The record %s cannot be removed: %s", entry.file.name, error)
+        _tell(account)
+        return account
 
-def _is_somebody_elses(owner: Owner, us: Owner) -> bool:
-    """Whether the record is to be left to a server that lives, or may live where we cannot see."""
-    if owner.boot != us.boot:
-        return False
-    if owner.namespace != us.namespace:
-        return True
-    server = read_process(owner.identity.pid)
-    return server is not None and server.identity == owner.identity and not server.ending
-
-
-def left_behind(record: Record, protected: frozenset[int]) -> tuple[ProcessFacts, ...]:
-    """The living processes that the record proves to be its own. Blocks.
-
-    Args:
-        record: of a server that is dead.
-        protected: sessions of children whose server lives.
-    """
-    table = scan()
-    roots = [
-        facts
-        for facts in table.values()
-        if _is_suspected(facts, record, protected, table) and _is_proven(facts, record)
-    ]
-    own = os.getpid()
-    found = _tree_below(roots, table) - {own}
-    return tuple(
-        table[pid]
-        for pid in sorted(found)
-        if not table[pid].dead and user_of(pid) == record.owner.user
-    )
-
-
-def _is_suspected(
-    facts: ProcessFacts,
-    record: Record,
-    protected: frozenset[int],
-    table: Mapping[int, ProcessFacts],
-) -> bool:
-    noted = {known.identity for known in record.descendants} | {record.leader}
-    if facts.identity in noted:
-        return True
-    if facts.session != record.leader.pid or facts.session in protected:
-        return False
-    leader = table.get(record.leader.pid)
-    if leader is not None and leader.identity != record.leader:
-        return False  # the number, and with it the session, has come to mean somebody else
-    return facts.start_ticks >= record.leader.start_ticks
-
-
-def _is_proven(facts: ProcessFacts, record: Record) -> bool:
-    if facts.dead:
-        return False
-    executable = executable_of(facts.pid)
-    recorded = {known.executable for known in record.descendants} | set(record.executables)
-    proven = user_of(facts.pid) == record.owner.user and executable is not None
-    proven = proven and (
-        executable in recorded or _lies_under(executable or "", record.executable_root)
-    )
-    if not proven:
-        log.warning(
-            "Process %d is not the one recorded for %s, and is left alone (it runs %s).",
-            facts.pid,
-            record.name,
-            executable,
+    async def _end(
+        self, entry: LedgerEntry, record: Record, us: Owner, protected: frozenset[int]
+    ) -> Account:
+        try:
+            entry = await self._beside.proc(look_closer, entry, us, protected)
+        except OSError as error:  # no descriptors, most likely; a sweep asks again until it may
+            log.warning("What is left of %s cannot be seen: %s", record.name, error)
+        if record.owner.boot != us.boot:
+            return _account(entry)
+        swept = await sweep(
+            lambda: left_behind(record, protected),
+            self._beside,
+            grace=self._grace,
+            kill_within=_KILL_WITHIN,
+            hurry=asyncio.Event(),
         )
-    return proven
+        programs = {one.pid: one.program for one in entry.processes}
+        pids = swept.survivors or swept.ended
+        if swept.ended:
+            self._bus.publish(OrphanReaped(record.child, record.name, swept.ended))
+        outcome: Outcome = (
+            "still-alive" if swept.survivors else "ended" if swept.ended else "forgotten"
+        )
+        return Account(
+            file=entry.file,
+            name=entry.name,
+            owner=entry.owner,
+            outcome=outcome,
+            reason="its server is dead",
+            processes=tuple(LivingProcess(pid, programs.get(pid, "")) for pid in pids),
+            strangers=entry.strangers,
+        )
 
 
-def _lies_under(path: str, directory: str) -> bool:
-    bare = directory.rstrip("/")
-    return bool(bare) and bare not in _SHARED and path.startswith(bare + "/")
+def _account(entry: LedgerEntry) -> Account:
+    """What is, or is to be, done about an entry."""
+    outcome: Outcome
+    reason = entry.reason
+    match entry.state:
+        case "left-behind":
+            outcome, reason = "ended", "its server is dead"
+        case "gone":
+            outcome, reason = "forgotten", reason or "its server is dead"
+        case "damaged":
+            outcome = "dropped"
+        case "served" | "elsewhere" | "newer" | "unreadable":
+            outcome = "left-alone"
+    return Account(
+        file=entry.file,
+        name=entry.name,
+        owner=entry.owner,
+        outcome=outcome,
+        reason=reason,
+        processes=entry.processes,
+        strangers=entry.strangers,
+    )
 
 
-def _tree_below(roots: Iterable[ProcessFacts], table: Mapping[int, ProcessFacts]) -> set[int]:
-    """The pids of `roots` and of everything that descends from them by parent."""
-    found = {facts.pid for facts in roots}
-    while True:
-        children = {
-            facts.pid
-            for facts in table.values()
-            if facts.parent in found and facts.pid not in found
-        }
-        if not children:
-            return found
-        found |= children
+def _tell(account: Account) -> None:
+    log.log(_LEVELS[account.outcome], "%s", account.sentence())
+    for stranger in account.strangers:
+        log.warning(
+            "Process %d is not the one recorded for %s, and is left alone: %s (%s).",
+            stranger.pid,
+            account.name,
+            stranger.reason,
+            stranger.program or "program unknown",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -19,7 +20,8 @@ from lemonade.core.ids import ChildId
 from lemonade.supervisor.kin import Descendant
 from lemonade.supervisor.ledger import Ledger, Owner, Record
 from lemonade.supervisor.processes import Identity, read_process
-from lemonade.supervisor.reaper import left_behind
+from lemonade.supervisor.proof import left_behind
+from lemonade.supervisor.reaper import foretell, reap_ledger
 from tests.processes.conftest import MARK, PATIENCE, PROGRAMS, Bench, alive, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,7 +150,6 @@ MISMATCHES = {
     "another start time": {"leader": "later"},
     "another program": {"executables": ("/opt/other/engine",), "executable_root": "/opt/other"},
     "another boot": {"owner": {"boot": "before"}},
-    "another user": {"owner": {"user": 4_000_000}},
 }
 
 
@@ -195,6 +196,59 @@ async def test_the_same_process_with_a_true_record_is_ended(bench: Bench) -> Non
         assert bench.records() == []
 
 
+async def test_another_user_s_record_is_kept(bench: Bench) -> None:
+    with bystander(bench) as process:
+        record = record_of(process.pid)
+        write(bench, replace(record, owner=replace(record.owner, user=4_000_000)))
+        async with bench.supervisor():
+            pass
+        assert process.poll() is None
+        assert len(bench.records()) == 1
+
+
+async def test_a_newer_lemonade_s_record_is_kept_whatever_it_says(bench: Bench) -> None:
+    with bystander(bench) as process:
+        write(bench, record_of(process.pid))
+        [path] = bench.records()
+        text = json.dumps({**json.loads(path.read_text()), "schema": 2, "pid": "?"})
+        path.write_text(text)
+        async with bench.supervisor():
+            pass
+        assert process.poll() is None
+        assert path.read_text() == text
+        [account] = await reap_ledger(bench.ledger, grace=0.1)
+        assert (account.outcome, account.name) == ("left-alone", "Tiny")
+        assert "newer Lemonade" in account.reason
+
+
+async def test_a_reaper_accounts_for_every_file(bench: Bench) -> None:
+    """One of each kind, foretold without a change and then dealt with as foretold."""
+    with bystander(bench) as orphan, bystander(bench) as stranger, bystander(bench) as served:
+        write(bench, record_of(orphan.pid))
+        record = record_of(stranger.pid, child=ChildId("tiny-2"))
+        earlier = replace(record.leader, start_ticks=record.leader.start_ticks - 1)
+        write(bench, replace(record, leader=earlier))
+        ours = await asyncio.to_thread(Owner.ourselves)
+        write(bench, record_of(served.pid, child=ChildId("tiny-3"), owner=ours))
+        (bench.ledger / "tiny-4.json").write_text("{")
+        before = [path.read_bytes() for path in bench.records()]
+        told = await asyncio.to_thread(foretell, bench.ledger)
+        assert [path.read_bytes() for path in bench.records()] == before
+        done = await reap_ledger(bench.ledger, grace=PATIENCE)
+        for accounts in (told, done):
+            outcomes = [account.outcome for account in accounts]
+            assert outcomes == ["ended", "forgotten", "left-alone", "dropped"]
+            assert [process.pid for process in accounts[0].processes] == [orphan.pid]
+            [other] = accounts[1].strangers
+            assert (other.pid, other.reason) == (stranger.pid, "it started at another time")
+            assert f"its server lives (pid {os.getpid()})" in accounts[2].reason
+        assert orphan.wait(PATIENCE) == -signal.SIGTERM
+        assert stranger.poll() is None
+        assert served.poll() is None
+        assert [path.stem for path in bench.records()] == ["tiny-3"]
+        (bench.ledger / "tiny-3.json").unlink()
+
+
 async def test_another_world_s_record_is_kept(bench: Bench) -> None:
     """Its server may be alive where we cannot see it: in a container beside ours."""
     with bystander(bench) as process:
@@ -225,7 +279,15 @@ def test_we_never_end_ourselves(bench: Bench) -> None:
         path.unlink()
 
 
-DAMAGED = ("", "nonsense", "[]", "{}", '{"schema": 99}', '{"schema": 1, "child": "x"}')
+DAMAGED = (
+    "",
+    "nonsense",
+    "[]",
+    "{}",
+    '{"schema": 0}',
+    '{"schema": "2"}',
+    '{"schema": 1, "child": "x"}',
+)
 
 
 @pytest.mark.parametrize("text", DAMAGED)
@@ -242,7 +304,8 @@ def test_no_record_can_name_process_one_or_a_group(bench: Bench, pid: int) -> No
     value = record_of(os.getpid()).as_json()
     bench.ledger.mkdir()
     (bench.ledger / "tiny.json").write_text(json.dumps({**value, "pid": pid}))
-    assert Ledger(bench.ledger).records() == []
+    [account] = foretell(bench.ledger)
+    assert account.outcome == "dropped"
 
 
 def test_a_record_can_be_read_back(bench: Bench) -> None:
@@ -250,4 +313,5 @@ def test_a_record_can_be_read_back(bench: Bench) -> None:
     record = record_of(os.getpid(), descendants=(known,), labels={"backend": "fake:program"})
     ledger = Ledger(bench.ledger)
     ledger.write(record)
-    assert ledger.records() == [record]
+    [path] = bench.records()
+    assert Record.from_json(json.loads(path.read_text())) == record

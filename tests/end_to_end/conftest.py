@@ -106,6 +106,7 @@ def terminal(command: Sequence[str], env: Mapping[str, str]) -> Iterator[Termina
     pid, leader = pty.fork()
     if pid == 0:
         try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # it may be ignored, as in the background
             os.execvpe(command[0], list(command), {**env, "TERM": "xterm-256color"})
         finally:
             os._exit(127)

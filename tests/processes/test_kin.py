@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ import pytest
 from lemonade.supervisor.kin import Census, Family
 from lemonade.supervisor.processes import become_subreaper, is_alive, read_process
 from lemonade.supervisor.spawn import Spawned, spawn
-from tests.processes.conftest import Bench
+from tests.processes.conftest import PATIENCE, Bench
 
 MARKS = {
     "its session": ("--double-fork", "--engine-is-silent"),
@@ -62,6 +63,9 @@ def test_what_was_noted_stays_kin_when_nothing_else_is_left(bench: Bench) -> Non
         while spawned.ending() is None:
             pass
         assert [facts.pid for facts in family.living()] == [core]
+        limit = time.monotonic() + PATIENCE  # it may still be closing its output
+        while Family(spawned.identity, spawned.pipe_inode).living() and time.monotonic() < limit:
+            time.sleep(0.01)
         assert not Family(spawned.identity, spawned.pipe_inode).living()
         while family.living():
             os.kill(core, signal.SIGKILL)

@@ -258,6 +258,7 @@ class BackendSpec(Declared):
         not_for: checkpoints it cannot run, though its recipe can: patterns with `*`, in small
             letters, for the repository or the whole name.
         environment: variables set for the child; same placeholders as `bundle.argv`.
+        visible_by: the variable that tells it which devices it may see; empty if none does.
         runtime: libraries that its builds need and come without.
         channels: other lines of builds by name; `pin` itself is the channel `stable`.
         channel_setting: key of `config.json` that names the channel.
@@ -281,6 +282,9 @@ class BackendSpec(Declared):
     bundle: BundleSpec
     environment: dict[str, str] = Field(default_factory=dict)
     defaults: dict[str, str] = Field(default_factory=dict)
+    visible_by: Literal[
+        "", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"
+    ] = ""
     runtime: RuntimeSpec | None = None
     channels: dict[str, ChannelSpec] = Field(default_factory=dict)
     channel_setting: str = ""

@@ -288,7 +288,8 @@ class RecipeSpec(Declared):
         canary: what an installed engine must do before it is used; `None` if nothing can be asked.
         settings: keys of its section in `config.json` and their defaults, whose types are the
             keys' types.
-        environment: variables set for every child.
+        environment: variables set for every child. `{compile_cache}` is a folder for what one
+            version of one backend compiles.
         selectable_backend: whether clients may choose the variant.
         experimental: shown to clients.
         runs: whether this version runs the engine. What it cannot run yet may be declared all the

@@ -48,7 +48,7 @@ def check_recipe(spec: RecipeSpec, path: Path) -> None:
         (("argv", "defaults"), spec.argv.defaults, known),
         (("argv", "context"), spec.argv.context, known | {"ctx_size"}),
         (("argv", "device"), spec.argv.device, known | {"device"}),
-        (("environment",), tuple(spec.environment.values()), known),
+        (("environment",), tuple(spec.environment.values()), known | {"compile_cache"}),
     ]
     places += [
         (("argv", "for_mode", mode), words, known) for mode, words in spec.argv.for_mode.items()

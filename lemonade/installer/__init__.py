@@ -1,6 +1,7 @@
 """Floor 4: engines on this disk. Acts on an `InstallPlan`; knows what is installed."""
 
 from lemonade.installer.bundles import BackendStatus, Bundles
+from lemonade.installer.compiled import compile_cache, make_compile_cache
 from lemonade.installer.handing import is_address
 from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.inspection import InspectedBundle, inspect_bundles
@@ -14,5 +15,6 @@ from lemonade.installer.versions import InstalledVersion, Pruned, Versions
 __all__ = [
     "BackendStatus", "Bundles", "Canary", "InspectedBundle", "InstalledVersion", "Installer",
     "KnownFlags", "LatestReleases", "Pruned", "ReleaseHosts", "ResolvedFile", "ResolvedPlan",
-    "VersionLease", "Versions", "inspect_bundles", "is_address", "lease",
+    "VersionLease", "Versions", "compile_cache", "inspect_bundles", "is_address", "lease",
+    "make_compile_cache",
 ]  # fmt: skip

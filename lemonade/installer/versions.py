@@ -28,6 +28,7 @@ from lemonade.core.errors import (
 from lemonade.core.events import BundleRemoved
 from lemonade.installer import activation
 from lemonade.installer.bundles import Bundles
+from lemonade.installer.compiled import compiled_for_nothing
 from lemonade.installer.leases import in_use
 from lemonade.installer.legacy import legacy_entries
 from lemonade.installer.pointer import Pointer
@@ -38,7 +39,7 @@ from lemonade.installer.threads import finished
 from lemonade.planning.selection import PinKind, Selection
 from lemonade.storage import FileLock
 
-Kind = Literal["version", "leftover", "download", "runtime"]
+Kind = Literal["version", "leftover", "download", "runtime", "compiled"]
 
 _PARTS: Final = 2
 """Folders between the root of downloads and those of one backend."""
@@ -134,7 +135,7 @@ class Versions:
     async def prune_shared(
         self, known: tuple[BackendSpec, ...], *, dry_run: bool
     ) -> tuple[Pruned, ...]:
-        """Remove runtimes no version needs, and downloads for backends nobody declares."""
+        """Remove runtimes no version needs, and what versions and backends have left behind."""
         return await finished(self._prune_shared, known, dry_run=dry_run)
 
     # ---- all of this blocks
@@ -309,6 +310,18 @@ class Versions:
             )
             for path in sorted(root.glob("*/*"))
             if path not in wanted
+        ]
+        here = [
+            (
+                spec,
+                [path.name for path in self._bundles.folders(spec)]
+                + [legacy.version for legacy in self._bundles.legacy(spec)],
+            )
+            for spec in known
+        ]
+        found += [
+            _Found(Pruned("", "compiled", path.name, _size(path)), path)
+            for path in compiled_for_nothing(self._bundles.root, here)
         ]
         runtimes = [
             Pruned(path.parent.name, "runtime", path.name, _size(path))

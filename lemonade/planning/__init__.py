@@ -4,6 +4,7 @@ from lemonade.planning.argv import Argument, Argv, grammar_of, layer_phrase, mer
 from lemonade.planning.checkpoint import CheckpointPlan, plan_checkpoint, split_checkpoint
 from lemonade.planning.command import CommandPlan, plan_asking, plan_command
 from lemonade.planning.elsewhere import with_gpu
+from lemonade.planning.environment import VisibleDevices, visible_devices
 from lemonade.planning.eviction import (
     Demand,
     EvictionPlan,
@@ -32,10 +33,10 @@ from lemonade.planning.support import Verdict, choose_backend, judge, judge_for,
 __all__ = [
     "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "CommandPlan", "Demand",
     "EffectiveOptions", "EvictionPlan", "Given", "InstallPlan", "LaunchFacts", "PinKind",
-    "ResidentFacts", "RuntimePlan", "Selection", "Verdict", "check_known", "check_options",
-    "choose_backend", "download_name", "fitting_context", "flags_in", "grammar_of", "judge",
-    "judge_for", "known_options", "lacking", "layer_phrase", "merge", "on_channel", "parse_argv",
-    "plan_asking", "plan_checkpoint", "plan_command", "plan_eviction", "plan_install",
-    "plan_launch", "plan_runtime", "resolve_options", "select", "slot_policy",
-    "split_checkpoint", "version_for", "why_not", "with_gpu",
+    "ResidentFacts", "RuntimePlan", "Selection", "Verdict", "VisibleDevices", "check_known",
+    "check_options", "choose_backend", "download_name", "fitting_context", "flags_in",
+    "grammar_of", "judge", "judge_for", "known_options", "lacking", "layer_phrase", "merge",
+    "on_channel", "parse_argv", "plan_asking", "plan_checkpoint", "plan_command", "plan_eviction",
+    "plan_install", "plan_launch", "plan_runtime", "resolve_options", "select", "slot_policy",
+    "split_checkpoint", "version_for", "visible_devices", "why_not", "with_gpu",
 ]  # fmt: skip

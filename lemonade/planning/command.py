@@ -24,6 +24,7 @@ from lemonade.planning.argv import (
     split_leading,
 )
 from lemonade.planning.context import ContextPlan, plan_context
+from lemonade.planning.environment import CLEAN_PYTHON, passed_on
 from lemonade.planning.facts import LaunchFacts
 from lemonade.planning.memory import context_wish
 from lemonade.planning.rules import find_rule
@@ -34,26 +35,6 @@ _USERS: Final = frozenset(
     {"family", "registry", "config", "architecture", "model", "saved", "request"}
 )
 """The layers of whoever is not us; all other origins are the recipe and its rules."""
-
-_PASSED_ON: Final = frozenset(
-    {
-        # who and where we are
-        "HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME",
-        # which devices an operator lets engines see
-        "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES",
-        "GPU_DEVICE_ORDINAL", "HIP_VISIBLE_DEVICES", "HSA_OVERRIDE_GFX_VERSION",
-        "NVIDIA_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR", "ROCR_VISIBLE_DEVICES",
-        "VK_ICD_FILENAMES", "ZE_AFFINITY_MASK",
-        # where their libraries are
-        "CUDA_HOME", "HIP_PATH", "ROCM_PATH",
-        # how many threads
-        "GOMP_CPU_AFFINITY", "OMP_NUM_THREADS", "OMP_PLACES", "OMP_PROC_BIND",
-        # without these no Windows program starts
-        "SYSTEMROOT", "TEMP", "TMP", "USERPROFILE",
-    }
-)  # fmt: skip
-"""Everything else of our environment is withheld: tokens and keys of ours, and settings of Python
-and of the dynamic linker that were meant for us and would reach into a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,22 +215,17 @@ def _chosen_device(facts: LaunchFacts) -> str:
 
 
 def _environment(facts: LaunchFacts) -> tuple[Variable, ...]:
-    passed_on = _PASSED_ON
-    if not facts.bundle.removable:
-        # A program that is the operator's own runs with the operator's own libraries.
-        passed_on = passed_on | {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
-    env = {
-        name: Variable(name, value, "server")
-        for name, value in facts.environ.items()
-        if name in passed_on or name.startswith("LC_")
-    }
-    env["PYTHONNOUSERSITE"] = Variable("PYTHONNOUSERSITE", "1", "lemonade")
+    own = not facts.bundle.removable
+    ours = passed_on(facts.environ, facts.backend, facts.machine, own_program=own)
+    env = {name: Variable(name, value, "server") for name, value in ours.items()}
+    env |= {name: Variable(name, value, "lemonade") for name, value in CLEAN_PYTHON.items()}
     program = facts.bundle.argv[0]
     words = {
         "python": program,
         "executable": program,
         "folder": str(Path(program).parent),
         "overlay": str(facts.overlay),
+        "compile_cache": str(facts.compile_cache),
         "runtime": "".join(f"{folder}:" for folder in facts.bundle.libraries),
     }
     for origin, declared in (
@@ -259,9 +235,9 @@ def _environment(facts: LaunchFacts) -> tuple[Variable, ...]:
         for name, value in declared.items():
             env[name] = Variable(name, _filled((value,), words, facts)[0], origin)
     for name, value in facts.backend.defaults.items():
-        ours = facts.environ.get(name)
-        filled = ours or _filled((value,), words, facts)[0]
-        env[name] = Variable(name, filled, "server" if ours else "default")
+        set_by_us = facts.environ.get(name)
+        filled = set_by_us or _filled((value,), words, facts)[0]
+        env[name] = Variable(name, filled, "server" if set_by_us else "default")
     if facts.api_key and (name := facts.recipe.upstream.api_key_env):
         env[name] = Variable(name, facts.api_key, "lemonade", secret=True)
     return tuple(env.values())

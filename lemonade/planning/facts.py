@@ -28,6 +28,7 @@ class LaunchFacts:
         endpoint: where the child shall listen.
         api_key: the child's own key; used only if the engine knows keys.
         environ: our own environment, of which a child gets little.
+        compile_cache: folder for what this version of the engine compiles.
         config: the checkpoint's `config.json`; `None` if it has none.
         weights_bytes: size of the files; 0 when unknown.
         context_limit: what the engine said would fit, when it was tried before.
@@ -47,6 +48,7 @@ class LaunchFacts:
     api_key: str = field(repr=False)
     log_file: Path | None
     environ: Mapping[str, str] = field(repr=False)
+    compile_cache: Path
     config: Mapping[str, object] | None = field(default=None, repr=False)
     weights_bytes: int = 0
     context_limit: int | None = None

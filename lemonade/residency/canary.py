@@ -15,6 +15,7 @@ import secrets
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from lemonade.catalog import (
@@ -30,6 +31,7 @@ from lemonade.core.errors import LemonadeError, SetupFailed, UpstreamError
 from lemonade.core.inference import JsonObject, Operation
 from lemonade.core.process import ProcessSpec
 from lemonade.hardware import Machine
+from lemonade.installer import compile_cache, make_compile_cache
 from lemonade.planning import (
     InstallPlan,
     LaunchFacts,
@@ -102,7 +104,10 @@ class Canary:
             port = self._placement.lease_endpoint()
             try:
                 api_key = secrets.token_urlsafe(24) if recipe.upstream.api_key_env else ""
-                spec = self._launch(plan, bundle, recipe, canary, port, api_key)
+                # What it compiles now need not be compiled at the first load.
+                compiled = compile_cache(plan.target.parents[2], bundle)
+                spec = self._launch(plan, bundle, recipe, canary, port, api_key, compiled)
+                await asyncio.to_thread(make_compile_cache, compiled, spec.env)
                 instance = await self._placement.start(spec, api_key=api_key)
                 await _try(plan, instance, recipe, canary)
             finally:
@@ -120,6 +125,7 @@ class Canary:
         canary: CanarySpec,
         port: PortLease,
         api_key: str,
+        compiled: Path,
     ) -> ProcessSpec:
         """As a load with these options would be started, whatever anybody configured."""
         role = recipe.checkpoints[0]
@@ -154,6 +160,7 @@ class Canary:
                 api_key=api_key,
                 log_file=None,
                 environ=self._environ,
+                compile_cache=compiled,
             )
         )
 

@@ -32,7 +32,13 @@ from lemonade.core.inference import JsonObject
 from lemonade.core.process import REDACTED
 from lemonade.core.progress import ProgressListener
 from lemonade.hardware import Machine, usage
-from lemonade.installer import Bundles, Installer, KnownFlags
+from lemonade.installer import (
+    Bundles,
+    Installer,
+    KnownFlags,
+    compile_cache,
+    make_compile_cache,
+)
 from lemonade.planning import (
     CommandPlan,
     EffectiveOptions,
@@ -51,6 +57,7 @@ from lemonade.planning import (
     plan_launch,
     resolve_options,
     slot_policy,
+    visible_devices,
     why_not,
 )
 from lemonade.residency.availability import Availability
@@ -347,7 +354,9 @@ class Loader:
         try:
             facts = self._facts(plan, Ingredients(bundle, ingredients.files), held, api_key)
             spec = plan_launch(facts)
+            await asyncio.to_thread(make_compile_cache, facts.compile_cache, spec.env)
             log.info("%s: starting %s", plan.served_name, " ".join(spec.shown_argv()))
+            self._say_what_it_sees(facts)
             return await parts.placement.start(spec, api_key=api_key), held
         except BaseException:
             held.release()
@@ -361,6 +370,12 @@ class Loader:
             (backend, judge_for(backend, parts.machine, checkpoint), self._is_here(backend))
             for backend in backends
         ]
+
+    def _say_what_it_sees(self, facts: LaunchFacts) -> None:
+        own = not facts.bundle.removable
+        seen = visible_devices(facts.environ, facts.backend, facts.machine, own_program=own)
+        if seen.notice:
+            log.info("%s: %s", facts.served_name, seen.notice)
 
     def _is_here(self, backend: BackendSpec) -> bool:
         """Whether it can be started as it is.
@@ -418,6 +433,7 @@ class Loader:
             config=ingredients.config,
             weights_bytes=ingredients.weights_bytes,
             context_limit=plan.context_limit,
+            compile_cache=compile_cache(parts.bundles.root, ingredients.bundle),
         )
 
 

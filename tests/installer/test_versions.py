@@ -12,10 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from lemonade.core.bundle import Bundle
 from lemonade.core.bus import Bus
 from lemonade.core.errors import Locked, NoEarlierVersion, NotInstalled, UnsupportedHere
 from lemonade.core.events import BundleRemoved, Event
-from lemonade.installer import Bundles, Installer, Versions, lease
+from lemonade.installer import (
+    Bundles,
+    Installer,
+    Versions,
+    compile_cache,
+    lease,
+    make_compile_cache,
+)
 from lemonade.installer.activation import point, put_to_use, staging_for
 from lemonade.installer.pointer import read_pointer
 from lemonade.installer.receipts import read_receipt
@@ -340,6 +348,33 @@ async def test_downloads_of_unknown_backends_are_pruned(
     (row,) = await versions.prune_shared((backend_of(),), dry_run=False)
     assert (row.backend, row.kind) == ("tiny:gone", "download")
     assert [path.name for path in (setting.root / ".downloads" / "tiny").iterdir()] == ["engine"]
+
+
+async def test_what_versions_that_are_gone_have_compiled_is_pruned(
+    setting: Setting, versions: Versions
+) -> None:
+    spec = backend_of("2.0")
+    activated(setting, "2.0")
+    folders = {}
+    for version in ("1.0", "2.0"):
+        bundle = Bundle(spec.backend_id, version, setting.folder / version, ("/engine",))
+        folders[version] = compile_cache(setting.root, bundle)
+    own = Bundle(spec.backend_id, "9", Path("/opt"), ("/opt/engine",), removable=False)
+    folders["own"] = compile_cache(setting.root, own)
+    for folder in folders.values():
+        make_compile_cache(folder, {"CACHE": f"{folder}/x"})
+        (folder / "kernel").write_bytes(b"12345")
+    (row,) = await versions.prune_shared((spec,), dry_run=True)
+    assert (row.kind, row.name, row.size_bytes) == ("compiled", folders["1.0"].name, 5)
+    assert folders["1.0"].exists()
+    assert await versions.prune_shared((spec,), dry_run=False) == (row,)
+    assert [name for name, folder in folders.items() if folder.exists()] == ["2.0", "own"]
+    assert folders["2.0"].stat().st_mode & 0o777 == 0o700
+
+
+def test_no_folder_is_made_for_an_engine_that_compiles_nothing(tmp_path: Path) -> None:
+    make_compile_cache(tmp_path / "compile" / "x", {"HOME": "/home/me"})
+    assert not (tmp_path / "compile").exists()
 
 
 @pytest.mark.slow

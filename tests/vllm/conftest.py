@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,18 +50,37 @@ def vllm_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, vllm_bundles: Path) -> Iterator[Serving]:
-    """A server with vLLM, and the model `tiny` pulled from a hub as a whole repository."""
-    home = tmp_path_factory.mktemp("vllm")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A hub with the model as a whole repository, and with one whose weights are cut off."""
+    root = tmp_path_factory.mktemp("repositories")
     model = ROOT / "models" / "tiny-lemon-hf"
     files = {path.name: path.read_bytes() for path in model.iterdir()}
-    write_repository(home / "repositories", "o/tiny", files)
-    with (
-        running_hub(home / "repositories") as hub,
-        serving(home, env={**SMALL, "HF_ENDPOINT": hub}, bundles=vllm_bundles) as one,
-    ):
-        body = {"model": "user.tiny", "recipe": "vllm", "checkpoint": "o/tiny"}
-        reply = one.post("pull", body)
-        assert reply.status_code == 200, reply.text
+    write_repository(root, "o/tiny", files)
+    name = "model.safetensors"
+    write_repository(root, "o/damaged", {**files, name: files[name][: len(files[name]) // 2]})
+    with running_hub(root) as url:
+        yield url
+
+
+@contextmanager
+def serving_vllm(
+    home: Path, hub: str, bundles: Path, env: Mapping[str, str] | None = None
+) -> Iterator[Serving]:
+    """A server with vLLM, and the models `tiny` and `damaged` pulled."""
+    with serving(home, env={**SMALL, "HF_ENDPOINT": hub, **(env or {})}, bundles=bundles) as one:
+        for model in ("tiny", "damaged"):
+            body = {"model": f"user.{model}", "recipe": "vllm", "checkpoint": f"o/{model}"}
+            reply = one.post("pull", body)
+            assert reply.status_code == 200, reply.text
+        yield one
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, hub: str, vllm_bundles: Path
+) -> Iterator[Serving]:
+    """The server of a file of tests."""
+    home = tmp_path_factory.mktemp("vllm")
+    with serving_vllm(home, hub, vllm_bundles) as one:
         yield one
     assert not survivors(home)

@@ -81,6 +81,7 @@ def facts(**changes: object) -> LaunchFacts:
         "api_key": "s3cret",
         "log_file": None,
         "environ": {"PATH": "/usr/bin", "HOME": "/home/me"},
+        "compile_cache": Path("/cache/compile/llamacpp-wheel-1.0"),
     }
     return LaunchFacts(**(given | changes))  # type: ignore[arg-type]
 

@@ -157,8 +157,8 @@ def test_little_of_our_environment_passes() -> None:
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "OMP_NUM_THREADS": "2",
-        "CUDA_VISIBLE_DEVICES": "1",
         "PYTHONNOUSERSITE": "1",
+        "PYTHONSAFEPATH": "1",
         "LLAMA_API_KEY": "s3cret",
     }
 

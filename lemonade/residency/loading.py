@@ -352,7 +352,7 @@ class Loader:
             raise
         api_key = secrets.token_urlsafe(24) if plan.recipe.upstream.api_key_env else ""
         try:
-            facts = self._facts(plan, Ingredients(bundle, ingredients.files), held, api_key)
+            facts = self._facts(plan, replace(ingredients, bundle=bundle), held, api_key)
             spec = plan_launch(facts)
             await asyncio.to_thread(make_compile_cache, facts.compile_cache, spec.env)
             log.info("%s: starting %s", plan.served_name, " ".join(spec.shown_argv()))

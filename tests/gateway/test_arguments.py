@@ -147,6 +147,22 @@ def test_a_broken_registry_fails_its_models_and_nobody_else(home: Path, catalog:
     assert (catalog / "fakes.json").exists()
 
 
+def test_a_context_is_planned_from_what_lies_beside_the_weights(
+    server: Serving, catalog: Path
+) -> None:
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64}
+    config = {**shape, "max_position_embeddings": 1234}
+    (catalog / "config.json").write_text(json.dumps(config))
+    assert server.post("load", {"model_name": "one"}).status_code == 200
+    words = command(server, "one")
+    assert words[words.index("--ctx-size") + 1] == "1234"
+    refused = server.post("load", {"model_name": "one", "ctx_size": 4096})
+    assert refused.status_code == 400
+    assert "4096" in refused.text
+    assert "1234" in refused.text
+    assert command(server, "one") == words
+
+
 # ---- a second try
 
 

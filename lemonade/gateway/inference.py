@@ -46,8 +46,11 @@ _NEEDED_TYPE: Final = {
     Operation.RERANK: ModelType.RERANKING,
 }
 
-_PASSED: Final = ("Content-Type", "Accept", "User-Agent", "traceparent", "tracestate")
+_PASSED: Final = ("Accept", "User-Agent", "traceparent", "tracestate")
 """Headers of the client that the engine may see."""
+
+_JSON: Final = ("Content-Type", "application/json")
+"""What every body is that got here, whatever the client called it: some engines refuse others."""
 
 
 def inference_routes() -> tuple[Route, ...]:
@@ -165,6 +168,8 @@ async def _forward(
     given, extra_headers = request.headers, request[HEADERS]
     headers = [(name, given[name]) for name in _PASSED if name in given]
     headers.append(("X-Request-Id", REQUEST_ID.get()))
+    if wanted.body:
+        headers.append(_JSON)
     path = resident.recipe.upstream.operations[wanted.operation]
     body, sieve = wanted.body, None
     if resident.recipe.upstream.adapts:

@@ -216,3 +216,19 @@ def test_a_query_reaches_the_engine_as_it_was_written(server: Serving) -> None:
         assert raw.hear()[0] == 200
         raw.say(b"GET /v1/slots?model=quick&a=%20%0d%0aX:%20b HTTP/1.1\r\nHost: x\r\n\r\n")
         assert raw.hear()[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_is_json_whatever_the_client_calls_it(server: Serving, kind: str) -> None:
+    body = b'{"model": "quick", "messages": [{"role": "user", "content": "Hello"}]}'
+    reply = requests.post(
+        f"{server.url}/v1/chat/completions",
+        data=body,
+        headers={"Content-Type": kind} if kind else {},
+        timeout=PATIENCE,
+    )
+    assert reply.status_code == 200
+    base = server.loaded()["quick"]["backend_url"].removesuffix("/v1")
+    last = requests.get(f"{base}/fake/last", timeout=PATIENCE).json()
+    found = [value for name, value in last["headers"] if name.lower() == "content-type"]
+    assert found == ["application/json"]

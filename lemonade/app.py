@@ -45,6 +45,9 @@ from lemonade.hardware import detect, real_instruments
 from lemonade.installer import Bundles, Installer, KnownFlags, LatestReleases, Versions
 from lemonade.residency import (
     Canary,
+    Circuits,
+    Failures,
+    Incidents,
     Loader,
     LoaderParts,
     LoadRequest,
@@ -258,12 +261,16 @@ async def _join(
             environ=environ,
         )
     )
+    incidents = await stack.enter_async_context(
+        Incidents(directories.state / "incidents", version=__version__)
+    )
     pool = await stack.enter_async_context(
         Pool(
             registry=registry,
             loader=loader,
             bus=bus,
             max_per_type=lambda: configuration.settings.max_loaded_models,
+            failures=Failures(incidents, Circuits(), bus),
         )
     )
     swapper = await stack.enter_async_context(
@@ -297,6 +304,7 @@ async def _join(
         downloads=downloads,
         loader=loader,
         pool=pool,
+        incidents=incidents,
         swapper=swapper,
         statistics=statistics,
         metrics=Metrics(statistics, version=__version__),

@@ -69,12 +69,14 @@ class ProblemSpec(Declared):
         signal: name of the signal that ended it; empty if the output tells.
         cause: a sentence that says what is wrong; `{name}` is the pattern's group of that name.
         fix: a sentence that says what to do; likewise.
+        severe: whether trying again at once may do harm: a device has faulted.
     """
 
     pattern: str = ""
     signal: str = ""
     cause: str
     fix: str
+    severe: bool = False
 
     @field_validator("pattern")
     @classmethod

@@ -24,6 +24,7 @@ def make_ready(
     options: JsonObject | None = None,
     save_options: bool = False,
     pinned: bool | None = None,
+    force: bool = False,
     quiet: bool = False,
 ) -> JsonObject:
     """Download what is missing, then load.
@@ -34,6 +35,7 @@ def make_ready(
         options: of its recipe.
         save_options: keep them.
         pinned: protect it from eviction.
+        force: try even what has failed again and again.
         quiet: leave the standard output to somebody else.
 
     Returns:
@@ -51,6 +53,7 @@ def make_ready(
             options=options,
             save_options=save_options,
             pinned=pinned,
+            force=force,
             listen=lambda progress: tell(_phase(progress)),
         )
 

@@ -35,6 +35,7 @@ ENTRIES: Final = {
     "doctor": Entry("lemonade.cli.doctor:doctor", "Find what is wrong on this machine.", _SERVER),
     "config": Entry("lemonade.cli.settings:config", "Show and change settings.", _SERVER),
     "logs": Entry("lemonade.cli.logs:logs", "Print what an engine or the server said.", _SERVER),
+    "incidents": Entry("lemonade.cli.incidents:incidents", "Show what failed, and why.", _SERVER),
     "stop": Entry("lemonade.cli.status:stop", "Stop the server and all it started.", _SERVER),
     "list": Entry("lemonade.cli.listing:list_models", "List models.", _MODELS),
     "pull": Entry("lemonade.cli.pull:pull", "Download a model.", _MODELS),

@@ -14,6 +14,7 @@ from lemonade.core.inference import JsonObject
 @click.command(cls=LoadingCommand)
 @click.argument("model")
 @placing_options
+@click.option("--force", is_flag=True, help="Try now what has failed again and again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's reply.")
 @click.pass_context
 def load(
@@ -21,6 +22,7 @@ def load(
     model: str,
     save_options: bool,  # noqa: FBT001 - click calls it
     pinned: bool,  # noqa: FBT001 - click calls it
+    force: bool,  # noqa: FBT001 - click calls it
     as_json: bool,  # noqa: FBT001 - click calls it
 ) -> None:
     """Load a model.
@@ -38,6 +40,7 @@ def load(
         options=typed_options(context),
         save_options=save_options,
         pinned=True if pinned else None,
+        force=force,
         quiet=as_json,
     )
     if as_json:

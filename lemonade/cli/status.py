@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from lemonade.cli.command import Command
-from lemonade.cli.render import Column, note, out, write_json, write_table
+from lemonade.cli.render import Column, harmless, note, out, write_json, write_table
 from lemonade.cli.session import Session, pass_session
 from lemonade.core.errors import ServerUnreachable
 from lemonade.core.inference import JsonObject
@@ -90,6 +90,18 @@ def loading_models(health: JsonObject) -> list[LoadedModel]:
     ]
 
 
+def write_failing(health: JsonObject) -> None:
+    """What is not started for a while, or failed lately; nothing if all is well."""
+    for one in health.get("models_failing") or ():
+        rest = one.get("retry_after")
+        when = f"not started for {rest} s" if rest else "may be started"
+        cause = harmless(str(one.get("cause") or "").partition("\n")[0])
+        note(
+            f"{harmless(str(one.get('model_name')))} failed {one.get('failures')} times lately, "
+            f"{when}: {cause} See `lemonade incidents {one.get('incident')}`."
+        )
+
+
 def write_loaded(models: list[LoadedModel], *, same_machine: bool) -> None:
     """The table of `ps`.
 
@@ -162,6 +174,7 @@ def status(session: Session, as_json: bool) -> int:  # noqa: FBT001 - click call
             out(f"{name:<20}{value}")
     out()
     _write_status_models(loaded_models(health))
+    write_failing(health)
     return 0
 
 
@@ -207,6 +220,7 @@ def ps(session: Session, as_json: bool, orphans: bool) -> None:  # noqa: FBT001 
         return
     models = loaded_models(health) + loading_models(health)
     write_loaded(models, same_machine=session.address().is_this_machine)
+    write_failing(health)
 
 
 @click.command(cls=Command)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Final, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import requests
 
@@ -152,6 +152,7 @@ class LemonadeClient:
         options: JsonObject | None = None,
         save_options: bool = False,
         pinned: bool | None = None,
+        force: bool = False,
         listen: ProgressListener | None = None,
     ) -> JsonObject:
         """Load a model and wait until it can answer.
@@ -161,9 +162,12 @@ class LemonadeClient:
             options: of its recipe; only those given override what is saved.
             save_options: keep `options` for later loads.
             pinned: protect it from eviction; None leaves that as it is.
+            force: try even what has failed again and again.
             listen: told how it goes on, if the server can tell.
         """
         body = {**(options or {}), "model_name": name, "save_options": save_options}
+        if force:
+            body["force"] = True
         if pinned is not None:
             body["pinned"] = pinned
         if listen is None:
@@ -178,6 +182,15 @@ class LemonadeClient:
         """What loading it with these options would do; nothing is done."""
         path = f"{_API}/models/{quote(name, safe='')}/explain"
         return self._json("POST", path, body=options, timeout=_CHAT_WITHIN)
+
+    def incidents(self, *, model: str = "", limit: int = 100) -> list[JsonObject]:
+        """Failures of engines in short, the newest first."""
+        query = urlencode({"limit": limit, **({"model": model} if model else {})})
+        return list(self._json("GET", f"{_API}/incidents?{query}").get("incidents") or [])
+
+    def incident(self, name: str) -> JsonObject:
+        """All that is known of one failure."""
+        return self._json("GET", f"{_API}/incidents/{quote(name, safe='')}")
 
     def unload(self, name: str | None = None) -> JsonObject:
         """Unload a model, or all of them."""

@@ -14,11 +14,12 @@ LemonadeError                      code, message, remedy, facts
 │                                  HubUnreachable · DamagedFile · OutOfDisk · NotDeletable
 │                                  UnsupportedRegistry
 ├── ChildError                     SpawnFailed · ExitedWhileStarting · NeverReady · WouldNotDie
-├── CapacityError                  EverythingPinned · QueueFull · ShuttingDown
+├── CapacityError                  EverythingPinned · QueueFull · ShuttingDown · KeepsFailing
 ├── UpstreamError                  ConnectionLost · UpstreamTimeout · UpstreamRefused
 │                                  GarbledAnswer
 ├── RequestError                   MalformedRequest · WrongOperation · NotAuthorised
 │                                  ForbiddenOrigin · NotLoaded · NoSuchRoute
+│                                  UnknownIncident
 └── ServerUnreachable · ServerRefused · NoAnswer   (raised by the client room and the CLI)
 ```
 
@@ -365,6 +366,15 @@ class ShuttingDown(CapacityError):
     code = "shutting-down"
 
 
+class KeepsFailing(CapacityError):
+    """The engine has failed again and again, and is not started for a while.
+
+    `facts` hold `retry_after` (seconds), `cause`, `last_lines` and `incident`.
+    """
+
+    code = "keeps-failing"
+
+
 # ---- the wire to children
 
 
@@ -441,6 +451,12 @@ class NoSuchRoute(RequestError):
     """There is nothing at that path."""
 
     code = "no-such-route"
+
+
+class UnknownIncident(RequestError):
+    """No record of such a failure is kept."""
+
+    code = "unknown-incident"
 
 
 class ServerUnreachable(LemonadeError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lemonade.core.ids import BackendId, ChildId
+from lemonade.core.ids import BackendId, ChildId, IncidentId
 from lemonade.core.inference import Operation, Usage
 from lemonade.core.process import ExitReport, StartStep
 
@@ -124,6 +124,16 @@ class LoadFailed(Event):
 
     model: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRecorded(Event):
+    """An engine has failed, and a record of it is kept. `cause` may be empty."""
+
+    incident: IncidentId
+    model: str
+    kind: str
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ ModelName = NewType("ModelName", str)
 ChildId = NewType("ChildId", str)
 """One run of one child: unique in this server's life, safe as a file name."""
 
+IncidentId = NewType("IncidentId", str)
+"""One failure of an engine: sorts by time, safe as a file name."""
+
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 
 

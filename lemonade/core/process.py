@@ -67,12 +67,14 @@ class KnownProblem:
         signal: name of the signal that ended it (`SIGILL`); empty if the output tells.
         cause: a sentence; named groups of the pattern stand in braces.
         fix: a sentence; likewise.
+        severe: trying again at once may do harm: a device has faulted.
     """
 
     pattern: str
     cause: str
     fix: str
     signal: str = ""
+    severe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Diagnosis:
 
     cause: str
     fix: str
+    severe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ class ExitReport:
         swept: pids of further processes that had to be ended.
         survivors: pids that are still alive in spite of SIGKILL.
         diagnosis: what was wrong, if that is a known problem.
+        kernel: what the kernel said about it meanwhile, where that may be read.
     """
 
     status: int | None
@@ -183,6 +187,7 @@ class ExitReport:
     swept: tuple[int, ...] = ()
     survivors: tuple[int, ...] = ()
     diagnosis: Diagnosis | None = None
+    kernel: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """One sentence: `exited with status 1 after 0.2 s`."""

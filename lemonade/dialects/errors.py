@@ -37,6 +37,7 @@ _TYPES: Final[Mapping[type[e.LemonadeError], str]] = {
     e.WrongOperation: "unsupported_operation",
     e.NotLoaded: "model_not_loaded",
     e.NoSuchRoute: "not_found",
+    e.UnknownIncident: "not_found",
 }
 """A class that is not listed has the type of its nearest ancestor that is."""
 
@@ -55,6 +56,7 @@ _MODEL_TYPES: Final[Mapping[type[e.LemonadeError], str]] = {
     e.CheckpointError: _LOAD_ERROR,
     e.ChildError: _LOAD_ERROR,
     e.EverythingPinned: "slots_pinned_error",
+    e.KeepsFailing: _LOAD_ERROR,
 }
 """What differs where a model is found and loaded on the way. `type` and `code` are then equal."""
 
@@ -94,6 +96,8 @@ def render_error(error: e.LemonadeError, status: int, *, shape: ErrorShape) -> d
         body["path"] = error.facts["path"]
     if error.remedy:
         body["remedy"] = error.remedy
+    if "incident" in error.facts:
+        body["incident"] = error.facts["incident"]
     if error.facts:
         body["facts"] = dict(error.facts)
     return {"error": body}

@@ -9,6 +9,7 @@ from aiohttp import web
 from lemonade.gateway.backends import backend_routes
 from lemonade.gateway.downloads import download_routes
 from lemonade.gateway.explain import explain_routes
+from lemonade.gateway.incidents import incident_routes
 from lemonade.gateway.inference import inference_routes
 from lemonade.gateway.lifecycle import lifecycle_routes
 from lemonade.gateway.middleware import add_headers, guard
@@ -27,6 +28,7 @@ def all_routes() -> tuple[Route, ...]:
     """Every route of the server, in the order they are matched."""
     return (
         *lifecycle_routes(),
+        *incident_routes(),
         *inference_routes(),
         *explain_routes(),
         *model_routes(),

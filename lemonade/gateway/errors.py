@@ -48,6 +48,7 @@ STATUSES: Final[dict[type[e.LemonadeError], int]] = {
     e.ForbiddenOrigin: 403,
     e.NotLoaded: 404,
     e.NoSuchRoute: 404,
+    e.UnknownIncident: 404,
 }
 """A class that is not listed has the status of its nearest ancestor that is."""
 
@@ -68,7 +69,7 @@ REQUESTED_MODEL: Final = web.RequestKey("requested_model", str)
 """The model's name as the client wrote it, for errors about it."""
 
 RETRY_AFTER: Final = "2"
-"""Seconds a client is asked to wait after a 503."""
+"""Seconds a client is asked to wait after a 503 that does not say."""
 
 
 def status_of(
@@ -99,7 +100,7 @@ def error_response(
         body["error"]["requested_model"] = requested_model
     response = json_response(body, status=status)
     if status == 503:
-        response.headers["Retry-After"] = RETRY_AFTER
+        response.headers["Retry-After"] = str(error.facts.get("retry_after", RETRY_AFTER))
     return response
 
 

@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 ATTEMPTS: Final = 2
 """An engine that died before its first byte is loaded again, and asked again, once."""
 
+NOTICED_WITHIN: Final = 0.3
+"""Seconds after which the end of an engine that dropped a request has been seen, if it ended."""
+
 _NEEDED_TYPE: Final = {
     Operation.CHAT: ModelType.LLM,
     Operation.COMPLETION: ModelType.LLM,
@@ -106,13 +109,16 @@ async def _answer(
     parts = parts_of(request)
     for attempt in range(1, ATTEMPTS + 1):
         async with await parts.pool.lease(wanted.model) as lease:
+            again = attempt < ATTEMPTS
             try:
-                return await _forward(request, wanted, lease, started, prelude)
+                return await _forward(request, wanted, lease, started, prelude, may_retry=again)
             except (ConnectionLost, UpstreamRefused) as error:
-                if attempt == ATTEMPTS or request.transport is None:
+                if not _retries(request, error, may_retry=again):
+                    await explain(error, lease.resident)
                     raise
                 log.warning("%s: %s Asking again.", wanted.model, error.message)
                 lost = lease.resident
+                lost.lost += 1
         await _settled(lost)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -163,6 +169,8 @@ async def _forward(
     lease: Lease,
     started: float,
     prelude: Prelude | None,
+    *,
+    may_retry: bool,
 ) -> web.StreamResponse:
     resident = lease.resident
     given, extra_headers = request.headers, request[HEADERS]
@@ -186,7 +194,7 @@ async def _forward(
     on_first = lease.streaming if wanted.stream else None
     times_itself = resident.recipe.upstream.usage == "llama-timings"
     tap = UsageTap(stream=wanted.stream, started=started, on_first=on_first, look=not times_itself)
-    status, complete = 499, False
+    status, complete, goes_on = 499, False, False
     try:
         outcome = await relay(
             request,
@@ -197,6 +205,7 @@ async def _forward(
             sieve=sieve,
             prelude=prelude,
             buffer_errors=True,
+            explain=lambda error: explain(error, resident),
         )
         if isinstance(outcome, BufferedError):
             status, complete = outcome.status, True
@@ -208,13 +217,21 @@ async def _forward(
         if not complete:
             log.warning("%s: the answer was cut off", resident.served_name)
         return outcome.response
-    except UpstreamError:
+    except UpstreamError as error:
         status = 502
+        goes_on = _retries(request, error, may_retry=may_retry)
         raise
     finally:
         if not complete and tap.saw_end:
             status, complete = 200, True
-        _publish(parts_of(request), wanted, resident, status, started, complete, tap)
+        if not goes_on:  # it is one request, however often it is asked
+            _publish(parts_of(request), wanted, resident, status, started, complete, tap)
+
+
+def _retries(request: web.Request, error: UpstreamError, *, may_retry: bool) -> bool:
+    """Whether the engine was lost before its first byte, and the request is asked again."""
+    lost = isinstance(error, ConnectionLost | UpstreamRefused)
+    return lost and may_retry and request.transport is not None
 
 
 def _publish(
@@ -240,10 +257,20 @@ def _publish(
     )
 
 
-async def _settled(resident: Resident) -> None:
+async def explain(error: UpstreamError, resident: Resident) -> None:
+    """If the engine has ended, name the incident in the error. Takes a moment at most."""
+    await _settled(resident, within=NOTICED_WITHIN)
+    if resident.ending:
+        await _settled(resident)
+    if resident.incident:
+        error.facts["incident"] = resident.incident
+        error.remedy = f"`lemonade incidents {resident.incident}` says why."
+
+
+async def _settled(resident: Resident, within: float = 2.0) -> None:
     """Give the supervisor a moment to see that the engine is gone, so the next lease loads."""
     try:
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(within):
             await resident.gone.wait()
     except TimeoutError:
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import Any, Final
 
 from aiohttp import web
@@ -16,9 +18,9 @@ from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Access, Route
-from lemonade.residency import LoadRequest, Phase, Resident, log_file_of
+from lemonade.residency import Failing, LoadRequest, Phase, Resident, log_file_of
 
-_NOT_OPTIONS: Final = ("model_name", "model", "save_options", "pinned", "stream")
+_NOT_OPTIONS: Final = ("model_name", "model", "save_options", "pinned", "stream", "force")
 
 _COUNTED: Final = (
     ModelType.LLM,
@@ -87,12 +89,26 @@ async def health(request: web.Request) -> web.Response:
                 for r in residents
                 if r.phase is Phase.LOADING
             ],
+            "models_failing": [describe_failing(one) for one in parts.pool.failing()],
             "max_models": dict.fromkeys(_COUNTED, limit),
             "pinned_models": pinned,
             "pinned_helper_models": dict.fromkeys(_COUNTED, 0),
             "update_check_done": True,
         }
     )
+
+
+def describe_failing(failing: Failing) -> dict[str, Any]:
+    """A model whose engine failed lately; `open_until` is null while it may be started."""
+    rests = failing.retry_after > 0
+    return {
+        "model_name": failing.model,
+        "failures": failing.failures,
+        "open_until": int(time.time() + failing.retry_after) if rests else None,
+        "retry_after": math.ceil(failing.retry_after),
+        "cause": failing.cause,
+        "incident": failing.incident,
+    }
 
 
 def describe_resident(resident: Resident) -> dict[str, Any]:
@@ -132,7 +148,7 @@ def describe_resident(resident: Resident) -> dict[str, Any]:
 
 
 async def load(request: web.Request) -> web.StreamResponse:
-    """Load with options; `save_options` keeps them for later loads.
+    """Load with options; `save_options` keeps them, `force` forgets how often it failed.
 
     With `stream`, events tell how it goes on: what is fetched, then the phases of the start.
     """
@@ -142,10 +158,13 @@ async def load(request: web.Request) -> web.StreamResponse:
     options = {key: value for key, value in body.items() if key not in _NOT_OPTIONS}
     pinned = field(body, "pinned", bool)
     save = flag(body, "save_options", default=False)
+    force = flag(body, "force", default=False)
     spec = parts.registry.resolve(name)
 
     async def operate(listen: ProgressListener) -> JsonObject:
-        resident = await parts.pool.load(name, LoadRequest(options, pinned), listen=listen)
+        resident = await parts.pool.load(
+            name, LoadRequest(options, pinned), force=force, listen=listen
+        )
         if save:
             await asyncio.to_thread(_save_options, parts, spec.canonical_name, options)
         return {
@@ -161,7 +180,9 @@ async def load(request: web.Request) -> web.StreamResponse:
         return dict(render_error(error, status_of(error, "model"), shape="model"))
 
     if flag(body, "stream", default=False):
-        parts.pool.plan(name, LoadRequest(options, pinned))
+        plan = parts.pool.plan(name, LoadRequest(options, pinned))
+        if not force:
+            parts.pool.check(plan)
         return await stream_operation(request, operate, describe, tell_result=True)
     return json_response(await operate(ignore))
 

@@ -14,7 +14,7 @@ from lemonade.config import AccessKeys, Configuration
 from lemonade.core.bus import Bus
 from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer, LatestReleases, Versions
-from lemonade.residency import Loader, Pool, Selections, Swapper
+from lemonade.residency import Incidents, Loader, Pool, Selections, Swapper
 from lemonade.storage import Directories
 from lemonade.telemetry import Metrics, Statistics
 
@@ -46,6 +46,7 @@ class Parts:
     downloads: Downloads
     loader: Loader
     pool: Pool
+    incidents: Incidents
     swapper: Swapper
     statistics: Statistics
     metrics: Metrics

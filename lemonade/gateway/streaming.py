@@ -10,7 +10,7 @@ Of aiohttp only public points are used: `Request.transport`, `Request.protocol.w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,7 +105,11 @@ class SentResponse(web.StreamResponse):
         """Nothing is left to write."""
 
 
-async def relay(
+async def _add_nothing(_error: UpstreamError) -> None:
+    """Nothing more is known."""
+
+
+async def relay(  # noqa: PLR0913 - it joins two connections
     request: web.Request,
     upstream: Upstream,
     upstream_request: UpstreamRequest,
@@ -115,6 +119,7 @@ async def relay(
     sieve: Sieve | None = None,
     prelude: Prelude | None = None,
     buffer_errors: bool = False,
+    explain: Callable[[UpstreamError], Awaitable[None]] = _add_nothing,
 ) -> RelayOutcome | BufferedError:
     """Send a request to a child and its answer to the client.
 
@@ -131,6 +136,7 @@ async def relay(
         sieve: takes out of a stream what the client did not ask for.
         prelude: what the client may have been told while it waited.
         buffer_errors: return a child's error as a `BufferedError` instead of relaying it.
+        explain: adds to an error what is known, before a client in the middle of a stream is told.
 
     Returns:
         The outcome; also when the answer broke off after it had begun. The client then got an
@@ -171,6 +177,7 @@ async def relay(
         if forwarder.refusal is None:
             if not forwarder.sent:
                 raise
+            await explain(error)
             forwarder.break_off(error)
     except ConnectionError:
         # The client left and the task was not cancelled for it; there is nobody to tell.

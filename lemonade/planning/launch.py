@@ -41,7 +41,7 @@ def plan_launch(facts: LaunchFacts) -> ProcessSpec:
         },
         secrets=secrets,
         known_problems=tuple(
-            KnownProblem(one.pattern, one.cause, one.fix, one.signal)
+            KnownProblem(one.pattern, one.cause, one.fix, one.signal, one.severe)
             for one in facts.recipe.problem
         ),
     )

@@ -2,7 +2,10 @@
 
 from lemonade.residency.availability import Availability
 from lemonade.residency.canary import Canary
+from lemonade.residency.circuit import Circuits, CrashPolicy, Failing
 from lemonade.residency.explaining import Explanation, explain, shown, words_of
+from lemonade.residency.failures import Failures
+from lemonade.residency.incidents import Incidents
 from lemonade.residency.loading import Loader, LoaderParts, LoadPlan, log_file_of
 from lemonade.residency.local import LocalPlacement
 from lemonade.residency.placement import Instance, Placement
@@ -15,7 +18,12 @@ from lemonade.residency.wishes import LoadRequest
 __all__ = [
     "Availability",
     "Canary",
+    "Circuits",
+    "CrashPolicy",
     "Explanation",
+    "Failing",
+    "Failures",
+    "Incidents",
     "Instance",
     "Lease",
     "LoadPlan",

@@ -27,6 +27,7 @@ class Attempt:
         listeners: told how downloads and installation go on.
         kept: goes on even if nobody waits for it.
         port: where its engine listens, once there is one.
+        insisted: somebody asked for the load itself, and does not wait out a pause.
     """
 
     resident: Resident
@@ -34,6 +35,7 @@ class Attempt:
     listeners: list[ProgressListener] = field(default_factory=list)
     kept: bool = False
     port: PortLease | None = None
+    insisted: bool = False
     _task: asyncio.Task[None] | None = None
     _ending: bool = False
 

@@ -8,6 +8,8 @@ fetched, stopped or started.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -318,6 +320,22 @@ class Loader:
         config = await asyncio.to_thread(read_config, main[0]) if main else None
         return Ingredients(bundle, files, config, await asyncio.to_thread(_size_of_all, files))
 
+    def fingerprint(self, plan: LoadPlan) -> str:
+        """What failures of the engine are counted by: a change of any of it is a new start."""
+        bundle = None
+        with suppress(UnsupportedHere):
+            bundle = self._parts.selections.active(plan.backend)
+        files = self._parts.store.files(plan.spec, plan.recipe) or {}
+        facts = [
+            plan.spec.canonical_name,
+            plan.backend.id,
+            plan.backend.devices,
+            (str(bundle.root), bundle.version) if bundle is not None else "",
+            sorted(plan.options.values.items()),
+            [(str(file), _stamp(file)) for role in files.values() for file in role],
+        ]
+        return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
+
     def fits_beside(self, plan: LoadPlan, ingredients: Ingredients) -> bool:
         """Whether it may start while those it replaces still hold their memory.
 
@@ -441,6 +459,15 @@ def _stand_in(plan: LoadPlan) -> Bundle:
     """A bundle that is not installed yet, as far as its command line goes."""
     backend = plan.backend
     return Bundle(backend.backend_id, "", Path("/"), backend.bundle.argv)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file; what is not there has none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_size, found.st_mtime_ns)
 
 
 def _size_of_all(files: Mapping[str, tuple[Path, ...]]) -> int:

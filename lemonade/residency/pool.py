@@ -16,30 +16,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from lemonade.catalog import ModelRegistry
 from lemonade.core.bus import Bus
 from lemonade.core.errors import (
     ChildError,
-    EverythingPinned,
     LemonadeError,
     NotLoaded,
     QueueFull,
     ShuttingDown,
 )
 from lemonade.core.events import LoadFailed
+from lemonade.core.process import ExitReport
 from lemonade.core.progress import ProgressListener
 from lemonade.jobs import TaskOwner
 from lemonade.planning import EvictionPlan
 from lemonade.residency.attempt import Attempt
+from lemonade.residency.circuit import Failing
+from lemonade.residency.claims import Claims
+from lemonade.residency.failures import Failures
 from lemonade.residency.forecast import forecast, same
 from lemonade.residency.loading import Ingredients, Loader, LoadPlan
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.resident import Lease, Phase, Resident
 from lemonade.residency.residents import Residents
-from lemonade.residency.room import plan_room
+from lemonade.residency.revival import Pause, Revivals
 from lemonade.residency.starting import start_ready
 from lemonade.residency.wishes import LoadRequest
 
@@ -65,15 +68,21 @@ class Pool(TaskOwner):
         loader: Loader,
         bus: Bus,
         max_per_type: Callable[[], int],
+        failures: Failures,
         linger: float = LINGER,
+        pause: Pause = asyncio.sleep,
     ) -> None:
         super().__init__()
         self._registry = registry
         self._loader = loader
         self._bus = bus
-        self._max_per_type = max_per_type
         self._linger_seconds = linger
-        self._residents = Residents(self._tasks, bus)
+        self._failures = failures
+        self._pause = pause
+        self._residents = Residents(self._tasks, bus, self._ended)
+        self._max_per_type = max_per_type
+        self._claims = Claims(self._residents, max_per_type)
+        self._revivals = Revivals(self._tasks, self._load_again, failures.wait, pause)
         self._attempts: dict[Resident, Attempt] = {}
         self._closed = False
 
@@ -120,6 +129,15 @@ class Pool(TaskOwner):
         self._check_open()
         return self._loader.plan(spec, self._registry.public_name(spec), request)
 
+    def check(self, plan: LoadPlan) -> None:
+        """Refuse to start what keeps failing.
+
+        Raises:
+            KeepsFailing: nothing of it is started now.
+        """
+        key, name = plan.spec.canonical_name, plan.served_name
+        self._failures.check(key, name, lambda: self._loader.fingerprint(plan))
+
     def forecast(self, plan: LoadPlan) -> EvictionPlan | str:
         """Who would leave for it now; a sentence where nobody has to be asked.
 
@@ -138,6 +156,7 @@ class Pool(TaskOwner):
         request: LoadRequest,
         *,
         keep: bool = False,
+        force: bool = False,
         listen: ProgressListener | None = None,
     ) -> Resident:
         """Load with options; nothing happens if it is loaded with just these.
@@ -147,7 +166,9 @@ class Pool(TaskOwner):
         Args:
             name: of the model, in any accepted form.
             request: options and pin.
-            keep: go on even if nobody waits any longer (a preload).
+            keep: go on even if nobody waits any longer, and load it again if it crashes (a
+                preload).
+            force: forget how often its engine has failed.
             listen: told how downloads and installation go on.
 
         Raises:
@@ -158,7 +179,10 @@ class Pool(TaskOwner):
         plan = self._loader.plan(spec, self._registry.public_name(spec), request)
         await self._loader.vet(plan)  # before another load of it has to give way
         self._check_open()
+        if force:
+            self._failures.reset(spec.canonical_name)
         resident = await self._join(plan, request)
+        resident.kept = resident.kept or keep
         attempt = self._attempts.get(resident)
         if request.pinned is not None:
             resident.pinned = request.pinned
@@ -167,6 +191,7 @@ class Pool(TaskOwner):
             await self._wait(resident)
         else:
             attempt.kept = attempt.kept or keep
+            attempt.insisted = True
             await self._follow(attempt, listen)
         for victim in tuple(self._residents.draining):
             if victim.leases == 0:
@@ -199,6 +224,7 @@ class Pool(TaskOwner):
         """
         spec = self._registry.resolve(name)
         key = spec.canonical_name
+        waiting = self._revivals.call_off(lambda one: one.key == key)
         pending = self._residents.loading.get(key)
         if pending is not None:
             # Not even if this load had replaced it: nobody wants the model now.
@@ -208,7 +234,7 @@ class Pool(TaskOwner):
         if resident is not None:
             self._residents.retire(resident, "unloaded on request")
         leaving = [r for r in self._residents.draining if r.key == key]
-        if pending is None and not leaving:
+        if pending is None and not leaving and not waiting:
             raise NotLoaded(
                 f"{self._registry.public_name(spec)} is not loaded.",
                 remedy="`lemonade ps` shows what is.",
@@ -218,6 +244,7 @@ class Pool(TaskOwner):
 
     async def unload_where(self, wanted: Callable[[Resident], bool], why: str) -> tuple[str, ...]:
         """Unload those of whom `wanted` is true; loads of such are given up. Their names."""
+        self._revivals.call_off(wanted)
         for attempt in self._attempts.values():
             attempt.forgo(wanted)
         pending = [r for r in self._residents.loading.values() if wanted(r)]
@@ -259,6 +286,10 @@ class Pool(TaskOwner):
         """Everything that holds or is about to hold memory: serving, loading, draining."""
         return self._residents.everybody()
 
+    def failing(self) -> tuple[Failing, ...]:
+        """Models whose engines failed lately."""
+        return self._failures.failing()
+
     @property
     def most_recent(self) -> Resident | None:
         """The serving resident used last."""
@@ -267,6 +298,7 @@ class Pool(TaskOwner):
     async def close(self) -> None:
         """Take no more requests; end all engines at once, without waiting for their requests."""
         self._closed = True
+        self._revivals.call_off(lambda _: True)
         loading = tuple(self._attempts)
         for attempt in self._attempts.values():
             attempt.call_off("the server is shutting down")
@@ -363,13 +395,13 @@ class Pool(TaskOwner):
                     attempt.call_off("another load of it with other options was asked for")
                 await leaving.gone.wait()
         except asyncio.CancelledError:
-            self._restore(evicted)
+            self._revivals.restore(evicted)
             raise
         pending = self._residents.loading.get(key)
         current = self._residents.serving.get(key)
         if pending is None and current is not None and same(current, plan):
             current.last_use = time.monotonic()
-            self._restore(evicted)
+            self._revivals.restore(evicted)
             return current
         resident = pending or self._begin(plan, request)
         self._attempts[resident].evicted += evicted
@@ -385,6 +417,7 @@ class Pool(TaskOwner):
 
     def _begin(self, plan: LoadPlan, request: LoadRequest) -> Resident:
         self._check_open()
+        self.check(plan)
         old = self._residents.serving.get(plan.spec.canonical_name)
         resident = Resident(
             plan.spec,
@@ -392,6 +425,7 @@ class Pool(TaskOwner):
             plan.recipe,
             request=request,
             pinned=bool(request.pinned) or (old is not None and old.pinned),
+            kept=old is not None and old.kept,
             backend=plan.backend,
             options=plan.options,
         )
@@ -409,9 +443,10 @@ class Pool(TaskOwner):
             ingredients = await self._loader.ingredients(plan, attempt.tell)
             # A command line that cannot be must show before anybody has to leave.
             await self._vet(resident, plan, ingredients)
+            await self._rest(attempt, plan)
             victims = await self._make_room(attempt, plan, ingredients)
             await start_ready(self._loader, attempt, plan, ingredients)
-            victims = self._confirmed(resident, victims)
+            victims = self._claims.confirmed(resident, victims)
         except asyncio.CancelledError:
             # Cancelled by us, for a reason that the waiters are told; so it ends here.
             await self._give_up(attempt, self._cancelled(resident))
@@ -424,6 +459,15 @@ class Pool(TaskOwner):
         else:
             assert attempt.port is not None
             self._settle(resident, victims, attempt.port)
+
+    async def _rest(self, attempt: Attempt, plan: LoadPlan) -> None:
+        """Wait out the pause after failures, unless somebody insists."""
+        resident = attempt.resident
+        resident.fingerprint = self._loader.fingerprint(plan)
+        seconds = self._failures.wait(resident.fingerprint)
+        if seconds > 0 and not attempt.insisted:
+            resident.step = "resting after a failure"
+            await self._pause(seconds)
 
     async def _vet(self, resident: Resident, plan: LoadPlan, ingredients: Ingredients) -> None:
         """Look at the command line, and keep what whoever asked for it should know."""
@@ -441,7 +485,7 @@ class Pool(TaskOwner):
         """
         resident = attempt.resident
         resident.step = "waiting for room"
-        victims = await self._claim(resident)
+        victims = await self._claims.claim(resident)
         leaving = [r for r in self._residents.draining if r.key == resident.key]
         if not self._loader.fits_beside(plan, ingredients):
             old = self._residents.serving.get(resident.key)
@@ -453,53 +497,6 @@ class Pool(TaskOwner):
         for one in leaving:
             await one.gone.wait()
         return victims
-
-    async def _claim(self, resident: Resident) -> list[Resident]:
-        """Take a slot, or wait for one that another load is about to settle."""
-        while (victims := self._promised(resident)) is None:
-            await self._residents.change()
-        resident.claims = True
-        return victims
-
-    def _promised(self, resident: Resident) -> list[Resident] | None:
-        """Who will leave for it; `None` if that must be asked again when a load settles."""
-        here = self._residents
-        room = plan_room(
-            resident, here.serving.values(), here.loading.values(), self._max_per_type()
-        )
-        if room is None:
-            return None
-        victims = [here.serving[key] for key in room.stop]
-        for victim in victims:
-            victim.promised_to = resident
-            log.info("%s will make room: %s", victim.served_name, room.reason)
-        return victims
-
-    def _confirmed(self, resident: Resident, victims: list[Resident]) -> list[Resident]:
-        """Who leaves now that the engine is ready: others for those pinned since they were chosen.
-
-        Raises:
-            EverythingPinned: there are no others.
-        """
-        pinned = [v.served_name for v in victims if v.pinned and v.phase is Phase.SERVING]
-        if not pinned:
-            return victims
-        self._release_promises(resident)
-        # There is no waiting for other loads here: they might be waiting for this one.
-        others = self._promised(resident)
-        if others is None:
-            raise EverythingPinned(
-                f"There is no room for {resident.served_name} any longer: "
-                f"{' and '.join(pinned)} was pinned while it was loading.",
-                remedy="Load it again, or raise the setting max_loaded_models.",
-                facts={"pinned": pinned, "model": resident.served_name},
-            )
-        return others
-
-    def _release_promises(self, resident: Resident) -> None:
-        for other in self._residents.serving.values():
-            if other.promised_to is resident:
-                other.promised_to = None
 
     def _settle(self, resident: Resident, victims: list[Resident], port: PortLease) -> None:
         """The engine is ready: those it replaces leave, and it serves."""
@@ -514,14 +511,17 @@ class Pool(TaskOwner):
         """End what was started; tell the waiters only when nothing of it is left."""
         resident = attempt.resident
         attempt.end()
-        resident.step = "stopping"
+        step, resident.step = resident.step, "stopping"
+        report: ExitReport | None = None
         try:
             if resident.instance is not None:
-                await resident.instance.stop(now=True)
+                report = await resident.instance.stop(now=True)
         finally:
+            if not self._closed:
+                self._failures.start_failed(resident, step, error, report)
             if attempt.port is not None:
                 attempt.port.release()
-            self._release_promises(resident)
+            self._claims.release(resident)
             self._forget_load(resident)
             resident.phase = Phase.GONE
             resident.error = error
@@ -531,27 +531,34 @@ class Pool(TaskOwner):
             log.warning("%s: not loaded: %s", resident.served_name, error.message)
             self._bus.publish(LoadFailed(resident.served_name, error.message))
             self._residents.pulse()
-        self._restore(attempt.evicted)
+        self._revivals.restore(attempt.evicted)
 
     def _forget_load(self, resident: Resident) -> None:
         if self._residents.loading.get(resident.key) is resident:
             del self._residents.loading[resident.key]
         self._attempts.pop(resident, None)
 
-    def _restore(self, evicted: Sequence[Resident]) -> None:
-        """Load again those who had to leave for a load that came to nothing."""
-        for victim in evicted:
-            here = victim.key in self._residents.serving or victim.key in self._residents.loading
-            if self._closed or here:
-                continue
-            request = LoadRequest(victim.request.options, pinned=victim.pinned)
-            try:
-                plan = self._loader.plan(victim.spec, victim.served_name, request)
-            except (LemonadeError, OSError) as error:
-                log.warning("%s cannot be loaded again: %s", victim.served_name, error)
-                continue
-            log.info("%s: loading it again, since what replaced it failed", victim.served_name)
-            self._attempts[self._begin(plan, request)].kept = True
+    def _load_again(self, earlier: Resident) -> Resident | None:
+        """A load like an earlier one that goes on by itself; `None` if there is no need.
+
+        Raises:
+            LemonadeError, OSError: it cannot be planned, or keeps failing.
+        """
+        here = earlier.key in self._residents.serving or earlier.key in self._residents.loading
+        if self._closed or here:
+            return None
+        request = LoadRequest(earlier.request.options, pinned=earlier.pinned)
+        plan = self._loader.plan(earlier.spec, earlier.served_name, request)
+        resident = self._begin(plan, request)
+        resident.kept = earlier.kept
+        self._attempts[resident].kept = True
+        return resident
+
+    def _ended(self, resident: Resident, report: ExitReport, expected: bool) -> None:  # noqa: FBT001
+        """An engine that served is gone; it is loaded again if it is wanted all the time."""
+        self._failures.ended(resident, report, expected=expected)
+        if not expected and not self._closed and (resident.pinned or resident.kept):
+            self._revivals.add(resident)
 
     def _cancelled(self, resident: Resident) -> LemonadeError:
         if self._closed:

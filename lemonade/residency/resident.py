@@ -53,6 +53,11 @@ class Resident:
         called_off: its load is about to end; whoever comes now waits for that and begins anew.
         superseded: its load gave way to one with other options; whoever waited waits for that.
         promised_to: the load that will replace it once that is ready.
+        kept: loaded again if it crashes, though nobody asks for it.
+        fingerprint: what its failures are counted by; known once its files are here.
+        incident: of its failure.
+        hung: what its engine was ended for by us, as a verb; empty if it was not.
+        lost: requests that lost their engine before their answer was complete.
         notices: what whoever asked for the load should know.
         settled: done when the load ended; raises the load's error to every waiter.
         gone: set when nothing of it is left.
@@ -79,6 +84,11 @@ class Resident:
     promised_to: Resident | None = None
     error: LemonadeError | None = None
     why: str = ""
+    kept: bool = False
+    fingerprint: str = ""
+    incident: str = ""
+    hung: str = ""
+    lost: int = 0
     notices: tuple[str, ...] = ()
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)

@@ -12,10 +12,15 @@ from collections.abc import Callable
 
 from lemonade.core.bus import Bus
 from lemonade.core.events import ModelLoaded, ModelUnloaded
+from lemonade.core.process import ExitReport
 from lemonade.residency.placement import PortLease
 from lemonade.residency.resident import Phase, Resident
 
 log = logging.getLogger(__name__)
+
+
+Ended = Callable[[Resident, ExitReport, bool], None]
+"""Told how an engine that served has ended, and whether it was meant to."""
 
 
 class Residents:
@@ -25,12 +30,13 @@ class Residents:
     be draining. Its tasks are born in the pool's group.
     """
 
-    def __init__(self, tasks: asyncio.TaskGroup, bus: Bus) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, bus: Bus, ended: Ended) -> None:
         self.serving: dict[str, Resident] = {}
         self.loading: dict[str, Resident] = {}
         self.draining: set[Resident] = set()
         self._tasks = tasks
         self._bus = bus
+        self._ended = ended
         self._changed = asyncio.Event()
 
     def everybody(self) -> tuple[Resident, ...]:
@@ -96,19 +102,23 @@ class Residents:
     async def _watch(self, resident: Resident, port: PortLease) -> None:
         """Follow an engine to its end, asked for or not."""
         assert resident.instance is not None
+        report: ExitReport | None = None
         try:
             report = await resident.instance.ended()
         finally:
             port.release()
             if self.serving.get(resident.key) is resident:
                 del self.serving[resident.key]
-            expected = resident.phase is Phase.DRAINING
+            expected = resident.phase is Phase.DRAINING and not resident.hung
             resident.phase = Phase.GONE
             self.draining.discard(resident)
+            if report is not None:  # before anybody hears that it is gone
+                self._ended(resident, report, expected)
             resident.gone.set()
             self.pulse()
         cause = f". {report.diagnosis.cause}" if report.diagnosis is not None else ""
-        why = resident.why if expected else f"its engine {report.sentence()}{cause}"
+        how = resident.hung or report.sentence()
+        why = resident.why if expected else f"its engine {how}{cause}"
         log.log(
             logging.INFO if expected else logging.ERROR,
             "%s: unloaded: %s",

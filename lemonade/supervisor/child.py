@@ -31,6 +31,7 @@ from lemonade.supervisor.diagnosis import LOOKED_AT_LINES, diagnose
 from lemonade.supervisor.entry import Entry
 from lemonade.supervisor.failures import not_ready, will_not_die
 from lemonade.supervisor.health import HealthWatch, Probe
+from lemonade.supervisor.kernel import OUT_OF_MEMORY, Testimony, Witness
 from lemonade.supervisor.kin import Family
 from lemonade.supervisor.ledger import Ledger, Owner, Record
 from lemonade.supervisor.logfile import LogFile, LogWriter
@@ -124,6 +125,8 @@ class Child:
         self._ending: Ending | None = None
         self._report: ExitReport | None = None
         self._swept = Swept()
+        self._witness: Witness | None = None
+        self._testimony = Testimony()
         self._stop_wanted = False
         self._told_to_end = False
         self._too_late = False
@@ -368,6 +371,7 @@ class Child:
         try:
             await self._around.beside.proc(self._family.note, ())
             await self._entry.enter()
+            self._witness = await self._around.beside.proc(Witness, self._spawned.pid)
         except LemonadeError as error:
             self._record_error = error
         except OSError as error:
@@ -456,7 +460,18 @@ class Child:
             await self._bounded(self._writer.flush())
         if not survivors:
             await self._bounded(self._entry.leave())
+        await self._bounded(self._ask_kernel())
         self._conclude(final, survivors)
+
+    async def _ask_kernel(self) -> None:
+        """Why it ended, if it was not told to."""
+        if self._told_to_end or self._witness is None:
+            return
+        pids = (self._spawned.pid, *self.descendants, *self._swept.ended)
+        killed = self._ending is not None and self._ending.signal == os_signals.SIGKILL
+        self._testimony = await self._around.beside.proc(
+            self._witness.testify, pids, killed=killed
+        )
 
     async def _bounded(self, work: Awaitable[object]) -> None:
         try:
@@ -471,6 +486,8 @@ class Child:
         lines = self._output.tail(LOOKED_AT_LINES)
         crashed = not self._told_to_end or self._too_late or self._stalled
         known = diagnose(self.spec.known_problems, lines, ending.signal) if crashed else None
+        if self._testimony.out_of_memory:
+            known = OUT_OF_MEMORY
         report = ExitReport(
             status=ending.status,
             signal=ending.signal,
@@ -480,6 +497,7 @@ class Child:
             swept=self._swept.ended,
             survivors=survivors,
             diagnosis=known,
+            kernel=self._testimony.lines,
         )
         self._report = report
         self._state = final

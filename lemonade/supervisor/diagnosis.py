@@ -29,10 +29,11 @@ def diagnose(
         if problem.signal and problem.signal != ending:
             continue
         if not problem.pattern:
-            return Diagnosis(problem.cause, problem.fix)
+            return Diagnosis(problem.cause, problem.fix, problem.severe)
         if (match := re.search(problem.pattern, text, re.MULTILINE)) is not None:
             words = match.groupdict(default="")
-            return Diagnosis(_filled(problem.cause, words), _filled(problem.fix, words))
+            cause, fix = _filled(problem.cause, words), _filled(problem.fix, words)
+            return Diagnosis(cause, fix, problem.severe)
     return None
 
 

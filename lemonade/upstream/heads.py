@@ -103,11 +103,11 @@ def compose_head(
 
 def error_event(error: UpstreamError) -> bytes:
     """The event a broken stream ends with. No `[DONE]` follows it."""
-    body = {
-        "error": {
-            "message": str(error),
-            "type": "backend_error",
-            "code": error.code.replace("-", "_"),
-        }
+    inner: dict[str, object] = {
+        "message": str(error),
+        "type": "backend_error",
+        "code": error.code.replace("-", "_"),
     }
-    return b"data: " + json.dumps(body).encode() + b"\n\n"
+    if "incident" in error.facts:
+        inner["incident"] = error.facts["incident"]
+    return b"data: " + json.dumps({"error": inner}).encode() + b"\n\n"

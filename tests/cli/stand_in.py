@@ -184,6 +184,7 @@ class StandIn:
         self.config = copy.deepcopy(CONFIG)
         self.asked: list[dict[str, Any]] = []
         self.left: list[str] = []
+        self.answers: dict[str, Any] = {}  # what a test wants said at a path
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -200,6 +201,8 @@ class StandIn:
                 "body": json.loads(raw) if raw else None,
             }
         )
+        if request.path in self.answers:
+            return web.json_response(self.answers[request.path])
         try:
             return await handler(request)
         except (asyncio.CancelledError, ConnectionResetError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from lemonade.catalog import Catalog, ModelSpec, sources
 from lemonade.core.bus import Bus
 from lemonade.core.errors import ExitedWhileStarting, LemonadeError, SpawnFailed, UnknownModel
 from lemonade.core.events import Event, ModelUnloaded
-from lemonade.core.ids import BackendId
-from lemonade.core.process import Endpoint, ExitReport, StartStep
+from lemonade.core.ids import BackendId, IncidentId
+from lemonade.core.process import Diagnosis, Endpoint, ExitReport, StartStep
 from lemonade.planning import EffectiveOptions
-from lemonade.residency import LoadPlan, LoadRequest, Pool
+from lemonade.residency import Circuits, CrashPolicy, Failures, LoadPlan, LoadRequest, Pool
+from lemonade.residency.incidents import Incident, Kind
 from lemonade.residency.loading import Ingredients
 
 PATIENCE = 3.0
@@ -24,6 +25,45 @@ CATALOG = Catalog.load(sources({}, Path("/nonexistent")))
 BACKEND = CATALOG.backend(BackendId("llamacpp", "wheel"))
 NAMES = ("one", "two", "three", "vectors", "more-vectors")
 ENDED = ExitReport(0, None, 1.0, expected=True)
+CRASHED = ExitReport(70, None, 1.0, expected=False, last_lines=("it hurts",))
+UNTIRED = CrashPolicy(failures=10**9, first_backoff=0.0)
+FAULTED = replace(CRASHED, diagnosis=Diagnosis("The GPU has faulted.", "Rest.", severe=True))
+
+
+class Clock:
+    """Time that passes when a test says so. Whoever pauses is woken by that."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.pauses: list[float] = []
+        self._moved = asyncio.Event()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += seconds
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def pause(self, seconds: float) -> None:
+        until = self.now + seconds
+        self.pauses.append(seconds)
+        while self.now < until:
+            await self._moved.wait()
+
+
+class Records:
+    """Obeys what `Failures` asks of `Incidents`, and keeps them in memory."""
+
+    def __init__(self) -> None:
+        self.kept: list[Incident] = []
+
+    def add(self, facts: dict[str, Any]) -> Incident:
+        name = IncidentId(f"incident-{len(self.kept) + 1}")
+        kind, cause = Kind(facts["kind"]), facts["cause"]
+        self.kept.append(Incident(name, kind, facts["model"], cause, facts))
+        return self.kept[-1]
 
 
 class Stage:
@@ -50,6 +90,8 @@ class Stage:
         self.leased: set[int] = set()
         self.next_port = 1
         self.plan_fails: dict[str, Exception] = {}
+        self.clock = Clock()
+        self.records = Records()
 
     def alive(self, name: str) -> list[Engine]:
         return [engine for engine in self.engines if engine.name == name and not engine.over]
@@ -72,6 +114,7 @@ class Engine:
         self._stage = stage
         self._ready = asyncio.Event()
         self._exited = asyncio.Event()
+        self._report = ENDED
         self._over = asyncio.Event()
         if name not in stage.held:
             self._ready.set()
@@ -92,8 +135,9 @@ class Engine:
     def become_ready(self) -> None:
         self._ready.set()
 
-    def crash(self, *, slowly: bool = False) -> None:
+    def crash(self, *, slowly: bool = False, severe: bool = False) -> None:
         """End by itself; `slowly` leaves something to be swept, until `swept`."""
+        self._report = FAULTED if severe else CRASHED
         self._exited.set()
         self._ready.set()
         self.ending = True
@@ -111,7 +155,7 @@ class Engine:
 
     async def ended(self) -> ExitReport:
         await self._over.wait()
-        return ENDED
+        return self._report
 
     async def stop(self, *, now: bool = False) -> ExitReport:
         self.ending = True
@@ -120,7 +164,7 @@ class Engine:
         for _ in range(self._stage.turns_to_end):
             await asyncio.sleep(0)
         self._over.set()
-        return ENDED
+        return self._report
 
     def tail(self, lines: int) -> tuple[str, ...]:
         return ()
@@ -191,6 +235,9 @@ class FakeLoader:
     def again(self, plan: LoadPlan, lines: tuple[str, ...]) -> None:
         """Nothing is tried twice."""
 
+    def fingerprint(self, plan: LoadPlan) -> str:
+        return f"{plan.served_name} {plan.options.values}"
+
     async def ingredients(self, plan: LoadPlan, listen: object) -> Ingredients:
         gate = self._stage.fetching.get(plan.served_name)
         await (gate.wait() if gate is not None else asyncio.sleep(0))
@@ -228,9 +275,10 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(*, linger: float = 60.0) -> AsyncIterator[Scene]:
+async def scene(*, linger: float = 60.0, policy: CrashPolicy = UNTIRED) -> AsyncIterator[Scene]:
     """A pool; whatever the test did, nothing is left when it has been closed."""
     stage, bus, events = Stage(), Bus(), []
+    circuits = Circuits(policy, clock=stage.clock, chance=lambda: 0.0)
     bus.subscribe(Event, events.append)
     async with asyncio.timeout(PATIENCE):
         async with Pool(
@@ -238,6 +286,8 @@ async def scene(*, linger: float = 60.0) -> AsyncIterator[Scene]:
             loader=FakeLoader(stage),  # type: ignore[arg-type]
             bus=bus,
             max_per_type=lambda: stage.limit,
+            failures=Failures(stage.records, circuits, bus),
+            pause=stage.clock.pause,
             linger=linger,
         ) as pool:
             yield Scene(stage, pool, events)

@@ -1,0 +1,141 @@
+"""What is done about an engine that failed: it is recorded, counted, and perhaps not tried again.
+
+The pool tells of every failure. What is the caller's fault, a wrong option or a load that was
+called off, is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from lemonade.core.bus import Bus
+from lemonade.core.errors import (
+    ChildError,
+    ExitedWhileStarting,
+    KeepsFailing,
+    LemonadeError,
+    NeverReady,
+)
+from lemonade.core.events import IncidentRecorded
+from lemonade.core.inference import JsonObject
+from lemonade.core.process import ExitReport
+from lemonade.residency.circuit import Circuits, Failing
+from lemonade.residency.incidents import Incident, Kind, describe_failure
+from lemonade.residency.resident import Resident
+
+_TOLD_LINES: Final = 6
+_TOLD_CHARACTERS: Final = 300
+
+
+class Records(Protocol):
+    """Keeps incidents."""
+
+    def add(self, facts: JsonObject) -> Incident:
+        """Keep one; it has an id from now on."""
+        ...
+
+
+class Failures:
+    """Incidents and circuits, joined. Made by the composition root and used by the pool."""
+
+    def __init__(self, records: Records, circuits: Circuits, bus: Bus) -> None:
+        self._records = records
+        self._circuits = circuits
+        self._bus = bus
+
+    def check(self, key: str, name: str, fingerprint: Callable[[], str]) -> None:
+        """Refuse to start what keeps failing.
+
+        Raises:
+            KeepsFailing: with the cause, the last lines and when to come back.
+        """
+        if self._circuits.knows(key):
+            failing = self._circuits.open(fingerprint())
+            if failing is not None:
+                raise _refusal(name, failing)
+
+    def wait(self, fingerprint: str) -> float:
+        """Seconds until the next attempt should be made by itself."""
+        return self._circuits.wait(fingerprint)
+
+    def reset(self, key: str) -> None:
+        """Somebody insists: forget what failed."""
+        self._circuits.reset(key)
+
+    def failing(self) -> tuple[Failing, ...]:
+        """All models whose failures still count."""
+        return self._circuits.failing()
+
+    def start_failed(
+        self, resident: Resident, step: str, error: LemonadeError, report: ExitReport | None
+    ) -> None:
+        """A load came to nothing; the error gets the incident's id."""
+        if not isinstance(error, ChildError):
+            return
+        stalled = isinstance(error, NeverReady) and "stall_timeout" in error.facts
+        kind = Kind.STALLED if stalled else Kind.START_FAILED
+        counts = isinstance(error, ExitedWhileStarting | NeverReady)
+        self._note(resident, kind, step, report, error.message, counts=counts)
+        error.facts["incident"] = resident.incident
+
+    def ended(self, resident: Resident, report: ExitReport, *, expected: bool) -> None:
+        """An engine that served has ended."""
+        if not expected:
+            kind = Kind.HUNG if resident.hung else Kind.CRASHED
+            said = f"Its engine {resident.hung or report.sentence()}."
+            self._note(resident, kind, "serving", report, said, counts=True)
+        elif report.survivors:
+            said = f"Processes {', '.join(map(str, report.survivors))} cannot be ended."
+            self._note(resident, Kind.WOULD_NOT_DIE, "stopping", report, said, counts=False)
+
+    def _note(
+        self,
+        resident: Resident,
+        kind: Kind,
+        phase: str,
+        report: ExitReport | None,
+        message: str,
+        *,
+        counts: bool,
+    ) -> None:
+        facts = describe_failure(resident, kind, phase=phase, report=report, message=message)
+        incident = self._records.add(facts)
+        resident.incident = incident.id
+        diagnosis = report.diagnosis if report is not None else None
+        if counts and resident.fingerprint:
+            lines = report.last_lines if report is not None else ()
+            self._circuits.failed(
+                resident.fingerprint,
+                key=resident.key,
+                model=resident.served_name,
+                incident=incident.id,
+                cause=incident.cause or message.partition(" Its last lines:")[0],
+                lines=tuple(line[:_TOLD_CHARACTERS] for line in lines if line.strip()),
+                severe=diagnosis is not None and diagnosis.severe,
+            )
+        self._bus.publish(
+            IncidentRecorded(incident.id, resident.served_name, kind, incident.cause)
+        )
+
+
+def _refusal(name: str, failing: Failing) -> KeepsFailing:
+    seconds = math.ceil(failing.retry_after)
+    last = failing.lines[-_TOLD_LINES:]
+    quoted = " Its last lines: " + "\n".join(last) if last else ""
+    times = "once" if failing.failures == 1 else f"{failing.failures} times"
+    return KeepsFailing(
+        f"{name} is not started: its engine has failed {times} and is given a rest for "
+        f"{seconds} s. {failing.cause}{quoted}",
+        remedy=f"`lemonade incidents {failing.incident}` tells more; "
+        f"`lemonade load {name} --force` tries at once.",
+        facts={
+            "model": name,
+            "failures": failing.failures,
+            "retry_after": seconds,
+            "cause": failing.cause,
+            "last_lines": list(failing.lines),
+            "incident": failing.incident,
+        },
+    )

@@ -96,7 +96,7 @@ def test_an_evicted_model_finishes_its_running_request(server: Serving) -> None:
     assert not gone(pid)
     reply.close()
     eventually(lambda: gone(pid), "the evicted engine ends when its last request has")
-    assert set(server.loaded()) == {"one"}
+    eventually(lambda: set(server.loaded()) == {"one"}, "it is gone")
 
 
 def test_models_of_different_types_load_side_by_side(server: Serving) -> None:

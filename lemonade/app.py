@@ -57,7 +57,7 @@ from lemonade.residency import (
     Swapper,
 )
 from lemonade.storage import Directories
-from lemonade.supervisor import Supervisor
+from lemonade.supervisor import JournalHandler, Supervisor
 from lemonade.telemetry import Metrics, Statistics
 
 log = logging.getLogger(__name__)
@@ -151,6 +151,9 @@ async def _serve(
         parts, pool = await _join(stack, directories, environ, catalog, configuration, access)
         shutdown = parts.shutdown
         _handle_signals(shutdown, pool)
+        handler = JournalHandler(parts.journal)
+        logging.getLogger().addHandler(handler)
+        stack.callback(logging.getLogger().removeHandler, handler)
         app = build_application(parts)
         runner = web.AppRunner(
             app,
@@ -183,6 +186,7 @@ async def _serve(
             await shutdown.wait()
             log.info("Shutting down")
             await pool.close()
+        parts.journal.close()  # who follows a log would keep its connection open
     log.info("Bye")
     return 0
 
@@ -309,6 +313,7 @@ async def _join(
         statistics=statistics,
         metrics=Metrics(statistics, version=__version__),
         bus=bus,
+        journal=supervisor.journal,
         rescan=rescan,
         shutdown=asyncio.Event(),
     )

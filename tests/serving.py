@@ -45,6 +45,10 @@ phases = [
   {{ name = "weights", pattern = "weights (?P<percent>[0-9]+) %" }},
   {{ name = "warm-up", pattern = "warming up" }},
 ]
+levels = [
+  {{ level = "error", pattern = "^E " }},
+  {{ level = "warning", pattern = "^W " }},
+]
 
 [upstream.operations]
 chat = "/v1/chat/completions"

@@ -12,6 +12,7 @@ from lemonade.catalog.backend import Declared, SlotPolicy
 from lemonade.catalog.launch_spec import ContextSpec, HelpSpec, RetrySpec
 from lemonade.core.errors import BadSetting
 from lemonade.core.inference import Operation
+from lemonade.core.logs import LogLevel
 from lemonade.core.units import parse_duration
 
 Mode = Literal[
@@ -52,6 +53,22 @@ class PhaseSpec(Declared):
     """
 
     name: str
+    pattern: str
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        return _expression(value)
+
+
+class LevelSpec(Declared):
+    """How lines of a level look, in the log of an engine of this kind.
+
+    Attributes:
+        pattern: a regular expression searched in the first 400 characters of a line.
+    """
+
+    level: LogLevel
     pattern: str
 
     @field_validator("pattern")
@@ -121,6 +138,8 @@ class UpstreamSpec(Declared):
         ready_within: limit of a start, seconds, however hard it works.
         stall_timeout: how long a start may show no sign of work, seconds.
         phases: how its output tells where a start is; the first that fits a line counts.
+        levels: how a line of its output tells how grave it is; the first that fits counts, and
+            without one it is `info`.
         stop_grace: between SIGTERM and SIGKILL, seconds.
         on_parent_death: signal a child gets when we die.
         api_key_env: variable through which the child is given its own random key; empty if the
@@ -143,6 +162,7 @@ class UpstreamSpec(Declared):
     ready_within: float = 3600.0
     stall_timeout: float = 120.0
     phases: tuple[PhaseSpec, ...] = ()
+    levels: tuple[LevelSpec, ...] = ()
     stop_grace: float = 5.0
     on_parent_death: Literal["TERM", "KILL"] = "KILL"
     api_key_env: str = ""

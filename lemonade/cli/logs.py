@@ -27,20 +27,39 @@ _LOOK_EVERY: Final = 0.2
     "-n", "--lines", type=click.IntRange(0), default=100, help="Last lines to begin with."
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option(
+    "--level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Only lines as grave as that, or graver.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Each line with its time, level and pid.")
 @click.option("--server", is_flag=True, help="The server that `run` started in the background.")
 @pass_session
-def logs(session: Session, model: str, lines: int, follow: bool, server: bool) -> None:  # noqa: FBT001 - click calls it
+def logs(
+    session: Session,
+    model: str,
+    lines: int,
+    follow: bool,  # noqa: FBT001 - click calls it
+    level: str | None,
+    as_json: bool,  # noqa: FBT001 - click calls it
+    server: bool,  # noqa: FBT001 - click calls it
+) -> None:
     """Print what an engine or the server said.
 
     The engine that runs MODEL, or without it the one used last. A server in the foreground prints
-    its own log where it was started.
+    its own log where it was started. Of a model that is not loaded, what its last engine left.
+    Following goes on when the model is unloaded and loaded again.
     """
     if server:
         if model:
             raise refuse_usage("--server and a model exclude each other.")
+        if level or as_json:
+            raise refuse_usage("--level and --json are for the logs of engines.")
         stream = _lines_of(background_log(), lines, follow=follow)
     else:
-        stream = session.client().logs(model, lines=lines, follow=follow)
+        stream = session.client().logs(
+            model, lines=lines, follow=follow, level=level or "", as_json=as_json
+        )
     person = is_terminal()
     with closing(cast("Generator[str, None, None]", stream)) as text:
         for line in text:

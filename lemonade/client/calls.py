@@ -95,9 +95,29 @@ class LemonadeClient:
         """Unload everything and end the server; it is gone shortly after the reply."""
         return self._json("POST", "/internal/shutdown", timeout=_CHAT_WITHIN)
 
-    def logs(self, model: str = "", *, lines: int = 100, follow: bool = False) -> Iterator[str]:
-        """The last lines a model's engine printed (or the server, without one), then new ones."""
+    def logs(
+        self,
+        model: str = "",
+        *,
+        lines: int = 100,
+        follow: bool = False,
+        level: str = "",
+        as_json: bool = False,
+    ) -> Iterator[str]:
+        """The last lines that a model's engine printed, then new ones.
+
+        Args:
+            model: empty is the one used last.
+            lines: how many to begin with.
+            follow: go on with what comes.
+            level: the least grave ones (`debug`, `info`, `warning`, `error`); empty is all.
+            as_json: each line as a JSON object.
+        """
         query = {"lines": str(lines)}
+        if level:
+            query["level"] = level
+        if as_json:
+            query["format"] = "json"
         if model:
             query["model"] = model
         if follow:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from lemonade.core.logs import LevelRule
+
 REDACTED: Final = "***"
 
 
@@ -138,6 +140,7 @@ class ProcessSpec:
         secrets: values that must not be shown wherever they occur in argv or env.
         log_file: where the output goes besides the ring; `None` keeps it in memory only.
         known_problems: what its output may tell of a failure; the first that fits counts.
+        levels: how a line tells how grave it is; the first that fits counts.
     """
 
     name: str
@@ -152,6 +155,7 @@ class ProcessSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     known_problems: tuple[KnownProblem, ...] = ()
+    levels: tuple[LevelRule, ...] = ()
 
     def shown_argv(self) -> tuple[str, ...]:
         """The command line for people: secrets are replaced by `***`."""

@@ -12,6 +12,7 @@ from lemonade.gateway.explain import explain_routes
 from lemonade.gateway.incidents import incident_routes
 from lemonade.gateway.inference import inference_routes
 from lemonade.gateway.lifecycle import lifecycle_routes
+from lemonade.gateway.logs import log_routes
 from lemonade.gateway.middleware import add_headers, guard
 from lemonade.gateway.models import model_routes
 from lemonade.gateway.parts import PARTS, Parts
@@ -29,6 +30,7 @@ def all_routes() -> tuple[Route, ...]:
     return (
         *lifecycle_routes(),
         *incident_routes(),
+        *log_routes(),
         *inference_routes(),
         *explain_routes(),
         *model_routes(),

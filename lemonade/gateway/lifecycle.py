@@ -1,4 +1,4 @@
-"""Load, unload, pin, health, shutdown, and the engines' output."""
+"""Load, unload, pin, health, and shutdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Access, Route
-from lemonade.residency import Failing, LoadRequest, Phase, Resident, log_file_of
+from lemonade.residency import Failing, LoadRequest, Phase, Resident
 
 _NOT_OPTIONS: Final = ("model_name", "model", "save_options", "pinned", "stream", "force")
 
@@ -33,11 +33,6 @@ _COUNTED: Final = (
 )
 """The types whose limits clients find in `max_models`."""
 
-MAX_LINES: Final = 2000
-
-LOG_TAIL_BYTES: Final = 256 << 10
-"""How much of a log file is looked at for its last lines."""
-
 
 def lifecycle_routes() -> tuple[Route, ...]:
     """The routes of this file."""
@@ -46,7 +41,6 @@ def lifecycle_routes() -> tuple[Route, ...]:
         Route("GET", "/health", health),
         Route("POST", "/load", load, errors="model"),
         Route("POST", "/unload", unload),
-        Route("GET", "/logs", logs),
         Route(
             "POST",
             "/internal/pin",
@@ -236,56 +230,3 @@ async def shutdown(request: web.Request) -> web.Response:
         # Also for a client that does not wait for it: a closed pool serves nobody any more.
         parts.shutdown.set()
     return json_response({"status": "shutting down"})
-
-
-async def logs(request: web.Request) -> web.StreamResponse:
-    """What an engine printed: `?model=&lines=&follow=true`, plain text.
-
-    Of a model that is not loaded, the end of what its last engine left: that is where the reason
-    of a failed load is.
-    """
-    parts = parts_of(request)
-    name = request.query.get("model", "")
-    wanted = request.query.get("lines", "100")
-    if not wanted.isdigit() or not 0 <= int(wanted) <= MAX_LINES:
-        raise MalformedRequest(f"'lines' must be a number from 0 to {MAX_LINES}.")
-    resident = parts.pool.find(name) if name else parts.pool.most_recent
-    if resident is None or resident.instance is None:
-        left = await asyncio.to_thread(_left_behind, parts, name, int(wanted))
-        return web.Response(text="".join(f"{line}\n" for line in left))
-    instance = resident.instance
-    if request.method == "HEAD":
-        return web.Response(content_type="text/plain", charset="utf-8")
-    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
-    follow = instance.follow() if request.query.get("follow") == "true" else None
-    await response.prepare(request)
-    for line in instance.tail(int(wanted)):
-        await response.write(f"{line}\n".encode())
-    if follow is not None:
-        async for line in follow:
-            await response.write(f"{line}\n".encode())
-    await response.write_eof()
-    return response
-
-
-def _left_behind(parts: Parts, name: str, lines: int) -> list[str]:
-    """The last lines in the log file of a model that is not loaded.
-
-    Raises:
-        NotLoaded: no engine of it has left anything.
-    """
-    if not name:
-        raise NotLoaded("No model is loaded.", remedy="`lemonade ps` shows what is.")
-    served = parts.registry.public_name(parts.registry.resolve(name))
-    file = log_file_of(parts.directories.state / "logs", served)
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as log:
-            log.seek(max(0, size - LOG_TAIL_BYTES))
-            text = log.read().decode("utf-8", "replace")
-    except OSError as error:
-        raise NotLoaded(
-            f"{served} is not loaded, and no engine of it has left a log.",
-            remedy="`lemonade ps` shows what is loaded.",
-        ) from error
-    return text.splitlines()[-lines:] if lines else []

@@ -5,6 +5,8 @@ Order as clients know it: origin first (403), then keys (401), then the route.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import itertools
 import logging
 import re
@@ -145,7 +147,10 @@ def _check_access(request: web.Request, route: Route | None, access: AccessKeys)
     if needed is Access.PUBLIC:
         return
     level: Level = "admin" if needed is Access.ADMIN else "regular"
-    if access.admits(level, request.headers.get("Authorization")):
+    given = request.headers.get("Authorization")
+    if given is None and route is not None and route.socket:
+        given = _socket_authorization(request)
+    if access.admits(level, given):
         return
     if needed is Access.ADMIN:
         raise NotAuthorised(
@@ -156,6 +161,19 @@ def _check_access(request: web.Request, route: Route | None, access: AccessKeys)
         "Invalid or missing API key.",
         remedy="Send 'Authorization: Bearer KEY' with the key of LEMONADE_API_KEY.",
     )
+
+
+def _socket_authorization(request: web.Request) -> str | None:
+    """The key as a page can send it, which cannot choose the headers of a WebSocket."""
+    if key := request.query.get("api_key"):
+        return f"Bearer {key}"
+    for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+        scheme, _, encoded = word.strip().partition(".")
+        if scheme == "bearer" and encoded:
+            with contextlib.suppress(ValueError):
+                padded = encoded + "=" * (-len(encoded) % 4)
+                return f"Bearer {base64.urlsafe_b64decode(padded).decode()}"
+    return None
 
 
 def _check_size(request: web.Request) -> None:

@@ -16,6 +16,7 @@ from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer, LatestReleases, Versions
 from lemonade.residency import Incidents, Loader, Pool, Selections, Swapper
 from lemonade.storage import Directories
+from lemonade.supervisor import Journal
 from lemonade.telemetry import Metrics, Statistics
 
 
@@ -24,6 +25,7 @@ class Parts:
     """Everything the gateway was made from. Lives as long as the application.
 
     Attributes:
+        journal: what engines print and the server logs.
         rescan: look again at the operator's own model directory; call it off the loop.
         shutdown: set it and the server ends.
     """
@@ -51,6 +53,7 @@ class Parts:
     statistics: Statistics
     metrics: Metrics
     bus: Bus
+    journal: Journal
     rescan: Callable[[], None]
     shutdown: asyncio.Event
 

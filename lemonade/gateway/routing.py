@@ -21,6 +21,10 @@ PREFIXES: Final = ("/api/v0", "/api/v1", "/v0", "/v1")
 """Every OpenAI and Lemonade operation is served under all four, with no difference."""
 
 
+SOCKET_PROTOCOL: Final = "lemonade-realtime"
+"""Name of the WebSocket protocol that a page asks for beside its key."""
+
+
 class Access(StrEnum):
     """Who may call a route."""
 
@@ -36,6 +40,7 @@ class Route:
     Attributes:
         path: below the prefixes, or from the root if not `prefixed`.
         errors: shape of its error bodies; clients parse both.
+        socket: whether it is a WebSocket, whose clients may be unable to send a header.
         statuses: where a status differs from the one of the error's class.
     """
 
@@ -45,6 +50,7 @@ class Route:
     access: Access = Access.USER
     prefixed: bool = True
     errors: ErrorShape = "string"
+    socket: bool = False
     statuses: Mapping[type[LemonadeError], int] = field(default_factory=dict)
 
     def paths(self) -> tuple[str, ...]:

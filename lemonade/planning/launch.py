@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from lemonade.core.logs import LevelRule
 from lemonade.core.process import KnownProblem, Milestone, ProbeSpec, ProcessSpec, StopPolicy
 from lemonade.planning.command import plan_command
 from lemonade.planning.facts import LaunchFacts
@@ -44,6 +45,7 @@ def plan_launch(facts: LaunchFacts) -> ProcessSpec:
             KnownProblem(one.pattern, one.cause, one.fix, one.signal, one.severe)
             for one in facts.recipe.problem
         ),
+        levels=tuple(LevelRule(one.level, one.pattern) for one in upstream.levels),
     )
 
 

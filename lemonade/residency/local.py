@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lemonade.core.errors import SpawnFailed, WouldNotDie
+from lemonade.core.logs import LogRecord
 from lemonade.core.process import Endpoint, ExitReport, ProcessSpec, StartStep
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.supervisor import Child, Phase, Supervisor
@@ -94,9 +95,9 @@ class LocalInstance:
         """The last lines of its output."""
         return self._child.tail(lines)
 
-    def follow(self) -> AsyncIterator[str]:
-        """Its output from now on."""
-        return self._child.follow()
+    def records(self) -> tuple[LogRecord, ...]:
+        """What is kept of its output."""
+        return self._child.records()
 
 
 class LocalPlacement:

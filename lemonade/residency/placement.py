@@ -6,9 +6,10 @@ supervisor elsewhere. Residency knows neither.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Protocol
 
+from lemonade.core.logs import LogRecord
 from lemonade.core.process import Endpoint, ExitReport, ProcessSpec, StartStep
 from lemonade.upstream import Upstream
 
@@ -66,8 +67,8 @@ class Instance(Protocol):
         """The last lines of its output, oldest first."""
         ...
 
-    def follow(self) -> AsyncIterator[str]:
-        """Its output from now on, a line at a time, until it ends."""
+    def records(self) -> tuple[LogRecord, ...]:
+        """What is kept of its output, oldest first."""
         ...
 
 

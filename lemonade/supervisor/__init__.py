@@ -3,12 +3,13 @@
 from lemonade.supervisor.child import Child
 from lemonade.supervisor.health import Probe
 from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
+from lemonade.supervisor.journal import Follower, Journal, JournalHandler
 from lemonade.supervisor.ports import PortLease
 from lemonade.supervisor.reaper import Account, foretell, reap_ledger
 from lemonade.supervisor.states import Phase
 from lemonade.supervisor.supervisor import Supervisor
 
 __all__ = [
-    "Account", "Child", "LedgerEntry", "Phase", "PortLease", "Probe", "Supervisor", "foretell",
-    "inspect_ledger", "reap_ledger",
+    "Account", "Child", "Follower", "Journal", "JournalHandler", "LedgerEntry", "Phase",
+    "PortLease", "Probe", "Supervisor", "foretell", "inspect_ledger", "reap_ledger",
 ]  # fmt: skip

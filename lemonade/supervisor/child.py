@@ -25,12 +25,14 @@ from lemonade.core.events import (
     ChildProgressed,
 )
 from lemonade.core.ids import ChildId
+from lemonade.core.logs import LogRecord
 from lemonade.core.process import ExitReport, ProcessSpec, StartStep
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.diagnosis import LOOKED_AT_LINES, diagnose
 from lemonade.supervisor.entry import Entry
 from lemonade.supervisor.failures import not_ready, will_not_die
 from lemonade.supervisor.health import HealthWatch, Probe
+from lemonade.supervisor.journal import Journal
 from lemonade.supervisor.kernel import OUT_OF_MEMORY, Testimony, Witness
 from lemonade.supervisor.kin import Family
 from lemonade.supervisor.ledger import Ledger, Owner, Record
@@ -64,6 +66,7 @@ class Surroundings:
         ledger: where the child is recorded.
         beside: threads for what blocks.
         owner: this server, as the records name it.
+        journal: where the lines of all children go.
         watch_interval: least seconds between two probes of a ready child.
     """
 
@@ -71,6 +74,7 @@ class Surroundings:
     ledger: Ledger
     beside: Beside
     owner: Owner
+    journal: Journal
     watch_interval: float
 
 
@@ -100,7 +104,14 @@ class Child:
         self._around = around
         self._spawned = spawned
         self._family = Family(spawned.identity, spawned.pipe_inode)
-        self._output = Output(spec.name, spec.secrets, to_file=spec.log_file is not None)
+        self._output = Output(
+            spec.name,
+            spec.secrets,
+            to_file=spec.log_file is not None,
+            pid=spawned.pid,
+            rules=spec.levels,
+            journal=around.journal,
+        )
         self._pipe = PipeReader(spawned.output, self._output)
         self._writer = (
             LogWriter(self._output, LogFile(spec.log_file), around.beside)
@@ -168,6 +179,10 @@ class Child:
     def tail(self, lines: int) -> tuple[str, ...]:
         """The last lines it printed, oldest first; after its end too."""
         return self._output.tail(lines)
+
+    def records(self) -> tuple[LogRecord, ...]:
+        """All that is kept of what it printed, oldest first; after its end too."""
+        return self._output.records()
 
     def follow(self) -> AsyncIterator[str]:
         """The lines it prints from now on, until it is gone."""
@@ -506,6 +521,7 @@ class Child:
         as_wanted = report.expected and not (self._too_late or self._stalled)
         level = logging.ERROR if survivors else logging.INFO if as_wanted else logging.WARNING
         cause = f": {known.cause}" if known is not None else ""
+        self._output.remark(f"[the engine {report.sentence()}]")
         log.log(level, "%s %s%s%s", self.spec.name, report.sentence(), _remains(report), cause)
         self._around.bus.publish(ChildEnded(self.id, self.spec.name, report))
 

@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
+from lemonade.core.logs import LevelRule, LogRecord
 from lemonade.core.process import REDACTED
+from lemonade.supervisor.journal import Follower, Journal, Lines
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,6 @@ _READ_BYTES: Final = 8 * 1024
 each of these, and everybody else has a turn in between; a whole pipe at once took 70 ms."""
 _READS_AT_THE_END: Final = 512
 _PENDING_BYTES: Final = 2 * 1024 * 1024
-_FOLLOWER_LINES: Final = 1000
 
 
 class Output:
@@ -40,16 +40,38 @@ class Output:
     process, so that its end can be read.
     """
 
-    def __init__(self, name: str, secrets: Sequence[str] = (), *, to_file: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        secrets: Sequence[str] = (),
+        *,
+        to_file: bool = False,
+        pid: int | None = None,
+        rules: tuple[LevelRule, ...] = (),
+        journal: Journal | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            name: of the child, in its records.
+            secrets: shown to nobody.
+            to_file: whether somebody takes lines to a file.
+            pid: of the process, in its records.
+            rules: how its lines tell how grave they are.
+            journal: where all lines go besides.
+        """
+        self._name = name
+        self._pid = pid
+        self._rules = rules
+        self._journal = journal if journal is not None else Journal()
         self._log = logging.getLogger(f"lemonade.child.{name}")
         self._secrets = tuple(secret for secret in secrets if secret)
         # A secret must not escape redaction by lying across the place where a line is cut.
         self._room = LINE_BYTES + max((len(s.encode()) for s in self._secrets), default=0)
-        self._ring: deque[str] = deque(maxlen=RING_LINES)
-        self._ring_characters = 0
+        self._ring = Lines(RING_LINES, RING_CHARACTERS)
         self._partial = bytearray()
         self._overlong = False
-        self._followers: set[_Follower] = set()
+        self._followers: set[Follower] = set()
         self._closed = False
         self._to_file = to_file
         self._pending = bytearray()
@@ -80,10 +102,18 @@ class Output:
         """The last lines, oldest first; an unfinished one is the last."""
         if lines <= 0:
             return ()
-        shown = list(self._ring)[-lines:]
+        shown = [record.text for record in self._ring.all()[-lines:]]
         if self._partial:
             shown.append(self._clean(bytes(self._partial)))
         return tuple(shown[-lines:])
+
+    def records(self) -> tuple[LogRecord, ...]:
+        """All lines that are kept, oldest first, without an unfinished one."""
+        return self._ring.all()
+
+    def remark(self, text: str) -> None:
+        """Tell those who follow the model something that the child has not printed."""
+        self._journal.note(self._name, self._pid, "notice", text, said="info")
 
     async def follow(self) -> AsyncIterator[str]:
         """Lines as they come, from now on, until the child is gone.
@@ -92,13 +122,9 @@ class Output:
         """
         if self._closed:
             return
-        follower = _Follower()
-        self._followers.add(follower)
-        try:
-            while (line := await follower.next()) is not None:
-                yield line
-        finally:
-            self._followers.discard(follower)
+        with Follower(self._followers) as follower:
+            while (record := await follower.next()) is not None:
+                yield record.text
 
     def take_pending(self) -> bytes:
         """What has to be written to the file by now."""
@@ -146,16 +172,12 @@ class Output:
         return text
 
     def _publish(self, line: str) -> None:
-        if len(self._ring) == RING_LINES:
-            self._ring_characters -= len(self._ring[0])
-        self._ring.append(line)
-        self._ring_characters += len(line)
+        record = self._journal.note(self._name, self._pid, "output", line, rules=self._rules)
+        self._ring.put(record)
         if self.heed is not None:
             self.heed(line)
-        while self._ring_characters > RING_CHARACTERS:
-            self._ring_characters -= len(self._ring.popleft())
         for follower in self._followers:
-            follower.offer(line)
+            follower.offer(record)
         if self._to_file:
             self._queue_for_file(line)
         if self._log.isEnabledFor(logging.DEBUG):
@@ -167,39 +189,6 @@ class Output:
             return
         self._pending += line.encode("utf-8", "replace") + b"\n"
         self.has_pending.set()
-
-
-class _Follower:
-    """One live reader: a bounded queue that drops its oldest line."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque()
-        self._dropped = 0
-        self._closed = False
-        self._changed = asyncio.Event()
-
-    def offer(self, line: str) -> None:
-        if len(self._lines) == _FOLLOWER_LINES:
-            self._lines.popleft()
-            self._dropped += 1
-        self._lines.append(line)
-        self._changed.set()
-
-    def close(self) -> None:
-        self._closed = True
-        self._changed.set()
-
-    async def next(self) -> str | None:
-        while not self._lines and not self._dropped:
-            if self._closed:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        if self._dropped:
-            note = f"[{self._dropped} lines were left out: they came too fast]"
-            self._dropped = 0
-            return note
-        return self._lines.popleft()
 
 
 class PipeReader:

@@ -28,6 +28,7 @@ from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.child import Child, Surroundings
 from lemonade.supervisor.guardian import Guardian
 from lemonade.supervisor.health import Probe
+from lemonade.supervisor.journal import Journal
 from lemonade.supervisor.kin import Census
 from lemonade.supervisor.ledger import Ledger, Owner
 from lemonade.supervisor.ports import PortLease, Ports
@@ -46,6 +47,9 @@ class Supervisor:
 
     Enter and leave it in one task. While it is entered, nothing else may collect processes it has
     not started (`waitpid(-1)`): orphans of our children are re-parented to this process.
+
+    Attributes:
+        journal: what all children print, live and the last of it.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Supervisor:
             guarded: have a guardian, from the first child on, that ends what the children have
                 started if this process is killed. Needs a `/proc`.
         """
+        self.journal = Journal()
         self._bus = bus
         self._ledger = Ledger(ledger_dir)
         self._watch_interval = watch_interval
@@ -98,7 +103,9 @@ class Supervisor:
         except BaseException:
             beside.close()
             raise
-        self._around = Surroundings(self._bus, self._ledger, beside, owner, self._watch_interval)
+        self._around = Surroundings(
+            self._bus, self._ledger, beside, owner, self.journal, self._watch_interval
+        )
         await self._group.__aenter__()
         self._noticing = self._group.create_task(self._notice_descendants(beside))
         return self

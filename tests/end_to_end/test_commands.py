@@ -133,7 +133,7 @@ def test_a_model_of_ones_own(home: Path, engine_bundles: Path) -> None:
         assert again.returncode == 0, again.stderr
 
 
-def test_followed_logs_end_with_the_model(home: Path, engine_bundles: Path) -> None:
+def test_followed_logs_outlive_the_model(home: Path, engine_bundles: Path) -> None:
     with serving(home, bundles=engine_bundles) as server:
         cli = client_of(server)
         assert cli("load", CHAT).returncode == 0
@@ -143,8 +143,9 @@ def test_followed_logs_end_with_the_model(home: Path, engine_bundles: Path) -> N
             assert cli("run", CHAT, "hi").returncode == 0
             assert any("print_timing" in line for line in process.stdout), "what is new follows"
             assert cli("unload").returncode == 0
-            process.communicate(timeout=PATIENCE)
-            assert process.returncode == 0
+            assert any("[the engine exited" in line for line in process.stdout), "its end is told"
+            assert cli("load", CHAT).returncode == 0
+            assert any("model loaded" in line for line in process.stdout), "the next one's follow"
         left = cli("logs", CHAT)
         assert left.returncode == 0, "what its last engine printed can still be read"
         assert "print_timing" in left.stdout

@@ -6,10 +6,13 @@ import asyncio
 import logging
 import os
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from lemonade.core.logs import LevelRule, LogRecord
+from lemonade.supervisor.journal import Follower, Journal, JournalHandler
 from lemonade.supervisor.logfile import LogFile
 from lemonade.supervisor.logs import LINE_BYTES, RING_CHARACTERS, RING_LINES, Output, PipeReader
 from tests.processes.conftest import Bench, pid_said, until
@@ -94,6 +97,67 @@ async def test_a_slow_follower_loses_lines_and_is_told() -> None:
     assert lines[0] == "[500 lines were left out: they came too fast]"
     assert lines[1:] == [str(n) for n in range(500, 1500)]
     assert [line async for line in output.follow()] == []
+
+
+async def test_a_journal_outlives_children_and_sorts_by_model_and_level() -> None:
+    journal = Journal()
+    rules = (LevelRule("error", "^E "), LevelRule("warning", "W"))
+    with journal.follow(model="tiny", level="warning") as follower:
+        for pid in (11, 12):
+            output = Output("tiny", pid=pid, rules=rules, journal=journal)
+            other = Output("other", pid=99, rules=rules, journal=journal)
+            output.feed(b"fine\nE bad\n")
+            other.feed(b"E not ours\n")
+            output.close()
+        journal.close()
+        seen = [record async for record in _all_of(follower)]
+    assert [(one.pid, one.level, one.text) for one in seen] == [
+        (11, "error", "E bad"),
+        (12, "error", "E bad"),
+    ]
+    assert [record.seq for record in journal.recent(4)] == [5, 6]
+    with journal.follow() as late:
+        assert await late.next() is None
+
+
+async def test_a_journal_and_its_followers_are_bounded_in_characters() -> None:
+    journal = Journal()
+    output = Output("tiny", journal=journal)
+    with journal.follow() as follower:
+        for _ in range(200):
+            output.feed(b"x" * LINE_BYTES + b"\n")
+        journal.close()
+        seen = [record async for record in _all_of(follower)]
+    dropped = sum(record.dropped for record in seen)
+    lines = [record for record in seen if not record.dropped]
+    assert dropped + len(lines) == 200
+    assert sum(len(record.text) for record in lines) <= RING_CHARACTERS
+    assert sum(len(record.text) for record in journal.recent()) <= RING_CHARACTERS
+
+
+async def _all_of(follower: Follower) -> AsyncIterator[LogRecord]:
+    while (record := await follower.next()) is not None:
+        yield record
+
+
+async def test_what_the_server_logs_is_in_the_journal_from_any_thread() -> None:
+    journal = Journal()
+    logger = logging.getLogger("lemonade.test-of-the-journal")
+    handler = JournalHandler(journal)
+    logger.addHandler(handler)
+    try:
+        with journal.follow() as follower:
+            logger.warning("here %d", 1)
+            await asyncio.to_thread(logger.error, "there\nand on")
+            logging.getLogger("lemonade.child.tiny").warning("printed")
+            seen = [await follower.next() for _ in range(3)]
+    finally:
+        logger.removeHandler(handler)
+    assert [(one.text, one.level, one.stream) for one in seen if one] == [
+        ("here 1", "warning", "server"),
+        ("there", "error", "server"),
+        ("and on", "error", "server"),
+    ]
 
 
 def test_a_log_file_is_private_and_replaced_when_full(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ engine is a switch. It uses the standard library only and is run as a program of
 
 A flag it does not know ends it with status 2. `GET /fake/active` counts requests that are being
 answered, `GET /fake/last` shows the last inference request as it came, and `POST /fake/crash`,
-`/fake/spawn`, `/fake/hang` and `/fake/heal` change its mind while it runs. A client that leaves is
-noticed at once, also between two chunks and while a plain answer is being prepared.
+`/fake/spawn`, `/fake/say?line=`, `/fake/hang` and `/fake/heal` change its mind while it runs. A
+client that leaves is noticed at once, also between two chunks and while a plain answer is being
+prepared.
 """
 
 from __future__ import annotations
@@ -208,6 +209,10 @@ class Connection:
             case "POST", "/fake/spawn":
                 spawn_engine_core(self.engine.options)
                 self.reply(200, {"spawned": True})
+            case "POST", "/fake/say":
+                for line in query["line"]:
+                    say(line)
+                self.reply(200, {"said": len(query["line"])})
             case "POST", "/fake/hang" | "/fake/heal":
                 self.engine.hanging = path == "/fake/hang"
                 self.reply(200, {"hanging": self.engine.hanging})

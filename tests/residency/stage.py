@@ -14,6 +14,7 @@ from lemonade.core.bus import Bus
 from lemonade.core.errors import ExitedWhileStarting, LemonadeError, SpawnFailed, UnknownModel
 from lemonade.core.events import Event, ModelUnloaded
 from lemonade.core.ids import BackendId, IncidentId
+from lemonade.core.logs import LogRecord
 from lemonade.core.process import Diagnosis, Endpoint, ExitReport, StartStep
 from lemonade.planning import EffectiveOptions
 from lemonade.residency import Circuits, CrashPolicy, Failures, LoadPlan, LoadRequest, Pool
@@ -169,8 +170,8 @@ class Engine:
     def tail(self, lines: int) -> tuple[str, ...]:
         return ()
 
-    def follow(self) -> AsyncIterator[str]:
-        raise NotImplementedError
+    def records(self) -> tuple[LogRecord, ...]:
+        return ()
 
 
 @dataclass

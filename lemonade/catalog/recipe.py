@@ -137,6 +137,8 @@ class UpstreamSpec(Declared):
         ready: path that answers 200 when the child may be used.
         ready_within: limit of a start, seconds, however hard it works.
         stall_timeout: how long a start may show no sign of work, seconds.
+        hang_timeout: how long an engine with requests may fail its probes, send nothing and
+            compute nothing, seconds; 0 is without limit.
         phases: how its output tells where a start is; the first that fits a line counts.
         levels: how a line of its output tells how grave it is; the first that fits counts, and
             without one it is `info`.
@@ -161,6 +163,7 @@ class UpstreamSpec(Declared):
     ready: str
     ready_within: float = 3600.0
     stall_timeout: float = 120.0
+    hang_timeout: float = 300.0
     phases: tuple[PhaseSpec, ...] = ()
     levels: tuple[LevelSpec, ...] = ()
     stop_grace: float = 5.0
@@ -185,7 +188,7 @@ class UpstreamSpec(Declared):
             or self.limits is not None
         )
 
-    @field_validator("ready_within", "stall_timeout", "stop_grace", mode="before")
+    @field_validator("ready_within", "stall_timeout", "hang_timeout", "stop_grace", mode="before")
     @classmethod
     def _durations(cls, value: str | float) -> float:
         return _seconds(value)

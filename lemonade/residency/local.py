@@ -65,6 +65,10 @@ class LocalInstance:
         """Whether its process has ended or was told to; what it started may still be there."""
         return self._child.phase not in (Phase.STARTING, Phase.READY, Phase.UNHEALTHY)
 
+    async def cpu_seconds(self) -> float:
+        """How long it and its descendants have computed."""
+        return (await self._child.effort()).cpu_seconds
+
     def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
         """Tell where its start is."""
         self._child.heed_steps(listen)

@@ -42,6 +42,14 @@ class Instance(Protocol):
         """Whether it has ended, or is being ended: no new request can be answered."""
         ...
 
+    async def cpu_seconds(self) -> float:
+        """How long it has computed, with all it has started.
+
+        Raises:
+            OSError: that cannot be seen.
+        """
+        ...
+
     def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
         """Tell one listener where the start is, now and whenever that changes."""
         ...

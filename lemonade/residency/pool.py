@@ -44,6 +44,7 @@ from lemonade.residency.resident import Lease, Phase, Resident
 from lemonade.residency.residents import Residents
 from lemonade.residency.revival import Pause, Revivals
 from lemonade.residency.starting import start_ready
+from lemonade.residency.wellness import HangPolicy
 from lemonade.residency.wishes import LoadRequest
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Pool(TaskOwner):
         failures: Failures,
         linger: float = LINGER,
         pause: Pause = asyncio.sleep,
+        hang: HangPolicy | None = None,
     ) -> None:
         super().__init__()
         self._registry = registry
@@ -79,7 +81,7 @@ class Pool(TaskOwner):
         self._linger_seconds = linger
         self._failures = failures
         self._pause = pause
-        self._residents = Residents(self._tasks, bus, self._ended)
+        self._residents = Residents(self._tasks, bus, self._ended, hang or HangPolicy())
         self._max_per_type = max_per_type
         self._claims = Claims(self._residents, max_per_type)
         self._revivals = Revivals(self._tasks, self._load_again, failures.wait, pause)

@@ -9,12 +9,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from lemonade.core.bus import Bus
 from lemonade.core.events import ModelLoaded, ModelUnloaded
 from lemonade.core.process import ExitReport
-from lemonade.residency.placement import PortLease
+from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.resident import Phase, Resident
+from lemonade.residency.wellness import HangPolicy, Look, Wellness
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +32,22 @@ class Residents:
     be draining. Its tasks are born in the pool's group.
     """
 
-    def __init__(self, tasks: asyncio.TaskGroup, bus: Bus, ended: Ended) -> None:
+    def __init__(
+        self,
+        tasks: asyncio.TaskGroup,
+        bus: Bus,
+        ended: Ended,
+        hang: HangPolicy,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.serving: dict[str, Resident] = {}
         self.loading: dict[str, Resident] = {}
         self.draining: set[Resident] = set()
         self._tasks = tasks
         self._bus = bus
         self._ended = ended
+        self._hang = hang
+        self._clock = clock
         self._changed = asyncio.Event()
 
     def everybody(self) -> tuple[Resident, ...]:
@@ -65,6 +76,7 @@ class Residents:
         self.serving[resident.key] = resident
         resident.settled.set()
         self._tasks.create_task(self._watch(resident, port), name=f"watch {resident.served_name}")
+        self._tasks.create_task(self._guard(resident), name=f"guard {resident.served_name}")
         took = time.monotonic() - resident.created
         assert resident.backend is not None
         log.info("%s: loaded in %.1f s", resident.served_name, took)
@@ -98,6 +110,33 @@ class Residents:
         assert resident.instance is not None
         await resident.instance.stop()
         # `_watch` sees the end and says so.
+
+    async def _guard(self, resident: Resident) -> None:
+        """End an engine that hangs. What became of it is `_watch`'s business."""
+        instance = resident.instance
+        assert instance is not None
+        wellness = Wellness(self._hang, resident.recipe.upstream.hang_timeout)
+        while not resident.gone.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._hang.look_every):
+                    await resident.gone.wait()
+            if resident.gone.is_set() or instance.ending:
+                continue
+            hung = wellness.hangs(await self._look(resident, instance))
+            if hung and not instance.ending:
+                log.error("%s: its engine %s", resident.served_name, hung)
+                resident.hung = hung
+                await instance.stop()
+
+    async def _look(self, resident: Resident, instance: Instance) -> Look:
+        if instance.healthy:
+            return Look(self._clock(), healthy=True, requests=resident.leases)
+        try:
+            spent = await instance.cpu_seconds()
+        except OSError:  # it is not to blame that we cannot see it
+            return Look(self._clock(), healthy=True, requests=resident.leases)
+        silence = instance.upstream.silence
+        return Look(self._clock(), instance.healthy, resident.leases, silence, spent)
 
     async def _watch(self, resident: Resident, port: PortLease) -> None:
         """Follow an engine to its end, asked for or not."""

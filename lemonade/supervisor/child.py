@@ -120,7 +120,7 @@ class Child:
         )
         self._steps = Steps(spec.probe.milestones, self._progressed)
         self._output.heed = self._steps.heed if spec.probe.milestones else None
-        self._vigil = Vigil(spec.probe, self._effort, lambda: self._output.printed_bytes)
+        self._vigil = Vigil(spec.probe, self.effort, lambda: self._output.printed_bytes)
         self._stalled = False
         self._heed_step: Callable[[StartStep], None] | None = None
         self._entry = Entry(around.ledger, around.beside, self._record)
@@ -333,7 +333,8 @@ class Child:
             self._stalled = True
             self._tell(Signal.DEADLINE)
 
-    async def _effort(self) -> Effort:
+    async def effort(self) -> Effort:
+        """What it and all it has started have done so far."""
         known = [self._spawned.pid, *self.descendants]
         return await self._around.beside.proc(effort_of, known)
 

@@ -163,6 +163,11 @@ class Connection(asyncio.Protocol):
             self._unsent_from = 0
             self._send_more()
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the child was heard; none while it is us who do not listen."""
+        return 0.0 if self.full else self._loop.time() - self._heard_at
+
     def resume(self) -> None:
         """Read on after a sink had enough."""
         if self.full:
@@ -340,8 +345,7 @@ class Connection(asyncio.Protocol):
         self._alarm = None
         if self.over or self._patience is None:
             return
-        silent = 0.0 if self.full else self._loop.time() - self._heard_at
-        left = self._patience - silent
+        left = self._patience - self.silence
         if left > 0.001:
             self._alarm = self._loop.call_later(left, self._check_silence)
             return

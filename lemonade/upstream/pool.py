@@ -69,6 +69,11 @@ class Upstream:
         """How many connections wait for a request."""
         return len(self._idle)
 
+    @property
+    def silence(self) -> float:
+        """Seconds since anything came for one of the conversations; 0 if there is none."""
+        return min((connection.silence for connection in self._busy), default=0.0)
+
     def render(self, request: UpstreamRequest) -> bytes:
         """The head of the request for this child, its own key included.
 

@@ -122,6 +122,9 @@ class Engine:
         if name in stage.broken:
             self.crash()
 
+    async def cpu_seconds(self) -> float:
+        return 0.0
+
     def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
         del listen  # these have no output
 
@@ -317,3 +320,10 @@ async def outcome(work: Awaitable[object]) -> str:
     except LemonadeError as error:
         return type(error).__name__
     return "done"
+
+
+async def until_true(holds: Callable[[], bool], within: float = 30.0) -> None:
+    """Wait for real processes until it is so."""
+    async with asyncio.timeout(within):
+        while not holds():
+            await asyncio.sleep(0.01)

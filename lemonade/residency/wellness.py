@@ -1,0 +1,88 @@
+"""Whether an engine that fails its probes hangs, or is merely busy.
+
+A failed probe alone ends nobody: many engines do not answer while they compute. One that has no
+request hangs if it goes on failing. One that has requests hangs only if, besides, nothing comes
+from it and it computes nothing, for as long as its recipe allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+BUSY_SHARE: Final = 0.05
+"""Share of a core that counts as computing."""
+
+
+@dataclass(frozen=True, slots=True)
+class HangPolicy:
+    """Times are seconds.
+
+    Attributes:
+        look_every: between two looks at an engine.
+        idle_patience: how long an engine without requests may fail its probes, after it was
+            found to be unhealthy.
+    """
+
+    look_every: float = 5.0
+    idle_patience: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is seen of an engine at one moment.
+
+    Attributes:
+        now: monotonic seconds.
+        healthy: whether its last probes passed.
+        requests: that it is working on.
+        silence: seconds since anything came from it for one of them.
+        cpu_seconds: computed so far, by all its processes.
+    """
+
+    now: float
+    healthy: bool
+    requests: int
+    silence: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+class Wellness:
+    """Follows one engine from look to look."""
+
+    def __init__(self, policy: HangPolicy, busy_patience: float) -> None:
+        """`busy_patience` is for an engine with requests; 0 is without limit."""
+        self._policy = policy
+        self._busy_patience = busy_patience
+        self._idle_since: float | None = None
+        self._still_since: float | None = None
+        self._last: Look | None = None
+
+    def hangs(self, look: Look) -> str:
+        """What it is to be ended for, as a verb; empty while it is well, or may be."""
+        last, self._last = self._last, look
+        if look.healthy:
+            self._idle_since = self._still_since = None
+            return ""
+        if not look.requests:
+            self._still_since = None
+            self._idle_since = self._idle_since if self._idle_since is not None else look.now
+            patience = self._policy.idle_patience
+            return _verdict(look.now - self._idle_since, patience)
+        self._idle_since = None
+        if last is None or self._still_since is None or _works(last, look):
+            self._still_since = look.now
+        if not self._busy_patience:
+            return ""
+        return _verdict(min(look.silence, look.now - self._still_since), self._busy_patience)
+
+
+def _verdict(still: float, patience: float) -> str:
+    if still < patience:
+        return ""
+    return f"stopped answering and was ended after {still:.0f} s without a sign of life"
+
+
+def _works(before: Look, now: Look) -> bool:
+    spent = now.cpu_seconds - before.cpu_seconds
+    return spent > BUSY_SHARE * (now.now - before.now)

@@ -27,6 +27,7 @@ from aiohttp import web
 
 from lemonade import __version__
 from lemonade.catalog import (
+    AdapterRegistry,
     Catalog,
     ModelRegistry,
     SavedOptions,
@@ -47,6 +48,7 @@ from lemonade.residency import (
     Canary,
     Circuits,
     Failures,
+    Fitter,
     Incidents,
     Loader,
     LoaderParts,
@@ -207,6 +209,7 @@ async def _join(
     saved_options = SavedOptions(
         directories.config / "recipe_options.json", catalog.builtin_models()
     )
+    adapters = AdapterRegistry(directories.config / "adapters.json", registry)
     hub = Hub(
         environ, models_dir=settings.models_dir, offline=lambda: configuration.settings.offline
     )
@@ -253,6 +256,7 @@ async def _join(
             catalog=catalog,
             configuration=configuration,
             saved_options=saved_options,
+            adapters=adapters,
             machine=machine,
             bundles=bundles,
             selections=selections,
@@ -288,6 +292,9 @@ async def _join(
             pool=pool,
         )
     )
+    fitter = await stack.enter_async_context(
+        Fitter(catalog=catalog, models=registry, adapters=adapters, store=store, pool=pool)
+    )
     statistics = Statistics(bus)
     parts = Parts(
         version=__version__,
@@ -298,6 +305,7 @@ async def _join(
         catalog=catalog,
         registry=registry,
         saved_options=saved_options,
+        adapters=adapters,
         machine=machine,
         bundles=bundles,
         selections=selections,
@@ -310,6 +318,7 @@ async def _join(
         pool=pool,
         incidents=incidents,
         swapper=swapper,
+        fitter=fitter,
         statistics=statistics,
         metrics=Metrics(statistics, version=__version__),
         bus=bus,

@@ -1,5 +1,7 @@
 """Floor 2: what is declared. Backends, recipes, models and families, and where they come from."""
 
+from lemonade.catalog.adapters import Adapter, AdapterRegistry
+from lemonade.catalog.adapters_spec import AdaptersSpec
 from lemonade.catalog.availability import not_run, not_run_reason, unavailable_reason
 from lemonade.catalog.backend import BackendSpec, BundleSpec, PinSpec, RunsOnSpec, RuntimeSpec
 from lemonade.catalog.catalog import Catalog
@@ -25,7 +27,8 @@ from lemonade.catalog.sources import shipped, sources
 from lemonade.catalog.trust import trusted
 
 __all__ = [
-    "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "ArgvSpec",
+    "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "Adapter",
+    "AdapterRegistry", "AdaptersSpec", "ArgvSpec",
     "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "CatalogReview", "ContextSpec",
     "FamilyMatch", "FamilyRegistry", "HelpSpec", "LimitsSpec", "LockedPackage", "ModelRegistry",
     "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RetrySpec", "RunsOnSpec", "RuntimeSpec",

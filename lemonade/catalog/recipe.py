@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from lemonade.catalog.adapters_spec import AdaptersSpec
 from lemonade.catalog.backend import Declared, SlotPolicy
 from lemonade.catalog.launch_spec import ContextSpec, HelpSpec, RetrySpec
 from lemonade.core.errors import BadSetting
@@ -311,6 +312,7 @@ class RecipeSpec(Declared):
         context: how the context is planned; `None` leaves to the engine what nobody chose.
         help: how an engine is asked which flags it knows; `None` if it cannot be asked.
         canary: what an installed engine must do before it is used; `None` if nothing can be asked.
+        adapters: how adapters (LoRA) are put upon its models; `None` if they cannot be.
         settings: keys of its section in `config.json` and their defaults, whose types are the
             keys' types.
         environment: variables set for every child. `{compile_cache}` is a folder for what one
@@ -344,6 +346,7 @@ class RecipeSpec(Declared):
     context: ContextSpec | None = None
     help: HelpSpec | None = None
     canary: CanarySpec | None = None
+    adapters: AdaptersSpec | None = None
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
 

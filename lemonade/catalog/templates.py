@@ -61,6 +61,17 @@ def check_recipe(spec: RecipeSpec, path: Path) -> None:
                 f"the recipe has no such checkpoint, only {', '.join(spec.checkpoints)}",
             )
         places.append((("argv", "for_checkpoint", role), words, known | {f"checkpoint.{role}"}))
+    if spec.adapters is not None:
+        adapters = spec.adapters
+        places += [
+            (("adapters", "enable"), adapters.enable, frozenset({"rank"})),
+            (("adapters", "each"), adapters.each, frozenset({"path"})),
+        ]
+        for key, body in (
+            ("load_body", adapters.load_body),
+            ("unload_body", adapters.unload_body),
+        ):
+            places.append((("adapters", key), tuple(body.values()), frozenset({"name", "path"})))
     for where, words, allowed in places:
         _check(path, where, words, allowed)
     _check_canary(spec, path)

@@ -6,6 +6,7 @@ cache shares them. huggingface-hub is the only way to the hub, and `failures`, `
 """
 
 from lemonade.checkpoints.access import HubAccess, hub_access, hub_cache
+from lemonade.checkpoints.adapter_files import AdapterFacts, adapter_stamp, inspect_adapter
 from lemonade.checkpoints.cache import ModelStore
 from lemonade.checkpoints.config_json import read_config
 from lemonade.checkpoints.downloads import Downloads
@@ -13,12 +14,15 @@ from lemonade.checkpoints.hub import Hub
 from lemonade.checkpoints.patience import Patience
 
 __all__ = [
+    "AdapterFacts",
     "Downloads",
     "Hub",
     "HubAccess",
     "ModelStore",
     "Patience",
+    "adapter_stamp",
     "hub_access",
     "hub_cache",
+    "inspect_adapter",
     "read_config",
 ]

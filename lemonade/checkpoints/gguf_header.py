@@ -1,4 +1,4 @@
-"""What the beginning of a GGUF file says: that it is one, and how long a context it was made for.
+"""What the beginning of a GGUF file says: that it is one, what it holds, how long a context.
 
 The format: magic `GGUF`, a version, counts of tensors and of metadata pairs, then the pairs
 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Only as much is read as is needed, and
@@ -8,6 +8,7 @@ never more than a bound, as the numbers in a damaged file can say anything.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -45,6 +46,21 @@ def context_length(path: Path) -> int | None:
         return None
 
 
+def general_texts(path: Path) -> Mapping[str, str]:
+    """The texts under `general.` and `adapter.`: `general.architecture`, `adapter.type` and so on.
+
+    Blocks. A damaged file says nothing.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            return _Reader(file).general_texts()
+        except (_Damaged, struct.error):
+            return {}
+
+
 class _Damaged(Exception):
     """The header contradicts itself."""
 
@@ -67,6 +83,25 @@ class _Reader:
                 return value if value > 0 else None
             self._skip(kind)
         return None
+
+    def general_texts(self) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        if self._take(len(MAGIC)) != MAGIC:
+            return found
+        version, _, pairs = struct.unpack("<IQQ", self._take(20))
+        if version < 2:
+            return found
+        for _ in range(min(pairs, _MOST_PAIRS)):
+            key = self._string(_LONGEST_KEY)
+            kind = self._number("<I")
+            if key.startswith(b"tokenizer."):
+                break  # it stands behind them, and takes long to skip
+            if key.startswith((b"general.", b"adapter.")) and kind == _STRING:
+                value = self._string(_LONGEST_KEY)
+                found[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+            else:
+                self._skip(kind)
+        return found
 
     def _take(self, count: int) -> bytes:
         data = self._file.read(count)

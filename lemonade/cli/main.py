@@ -46,6 +46,7 @@ ENTRIES: Final = {
     "load": Entry("lemonade.cli.models:load", "Load a model.", _MODELS),
     "explain": Entry("lemonade.cli.explain:explain", "Show what a load would do.", _MODELS),
     "unload": Entry("lemonade.cli.models:unload", "Unload a model, or all.", _MODELS),
+    "adapters": Entry("lemonade.cli.adapters:adapters", "Put LoRA adapters upon models.", _MODELS),
 }
 
 

@@ -143,6 +143,22 @@ class LemonadeClient:
         """One model."""
         return self._json("GET", f"{_API}/models/{quote(name, safe='')}")
 
+    def adapters(self, name: str) -> JsonObject:
+        """A model's adapters (`data`), and what changing them would come to (`effects`)."""
+        return self._json("GET", f"{_API}/models/{quote(name, safe='')}/adapters")
+
+    def change_adapter(self, name: str, change: JsonObject) -> JsonObject:
+        """Load, scale or unload an adapter of a model; the reply's `effect` is one of four words.
+
+        The model may be started anew for it, which takes as long as it takes.
+        """
+        return self._json(
+            "POST",
+            f"{_API}/models/{quote(name, safe='')}/adapters",
+            body=change,
+            timeout=_LONG_WITHIN,
+        )
+
     def variants(self, checkpoint: str, source: str | None = None) -> JsonObject:
         """What a repository offers to pull."""
         query = {"checkpoint": checkpoint} | ({"source": source} if source else {})

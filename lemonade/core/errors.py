@@ -7,6 +7,7 @@ LemonadeError                      code, message, remedy, facts
 ├── ConfigError                    UnknownSetting · BadSetting · BadConfigFile
 ├── PlanError                      UnsupportedHere · DoesNotFit · ContradictoryOptions
 │                                  ReservedArgument · BadArgument · BadOption
+│                                  AdapterUnsupported · BadAdapter
 ├── InstallError                   DownloadFailed · ChecksumMismatch · UnsafeArchive · NoSpace
 │                                  Locked · NotInstalled · InstallForbidden · InstallStopped
 │                                  SetupFailed · NoEarlierVersion
@@ -16,7 +17,7 @@ LemonadeError                      code, message, remedy, facts
 ├── ChildError                     SpawnFailed · ExitedWhileStarting · NeverReady · WouldNotDie
 ├── CapacityError                  EverythingPinned · QueueFull · ShuttingDown · KeepsFailing
 ├── UpstreamError                  ConnectionLost · UpstreamTimeout · UpstreamRefused
-│                                  GarbledAnswer
+│                                  GarbledAnswer · AdapterRefused
 ├── RequestError                   MalformedRequest · WrongOperation · NotAuthorised
 │                                  ForbiddenOrigin · NotLoaded · NoSuchRoute
 │                                  UnknownIncident
@@ -64,7 +65,7 @@ class CatalogError(LemonadeError):
 
 
 class UnknownModel(CatalogError):
-    """No model of that name. `facts["near"]` lists similar names."""
+    """No model of that name, or none with that adapter. `facts["near"]` lists similar names."""
 
     code = "unknown-model"
 
@@ -169,6 +170,18 @@ class BadOption(PlanError):
     """A load option is unknown to the recipe or has the wrong type."""
 
     code = "bad-option"
+
+
+class AdapterUnsupported(PlanError):
+    """The model's engine cannot do that with an adapter."""
+
+    code = "adapter-unsupported"
+
+
+class BadAdapter(PlanError):
+    """What an adapter's path names is not there, no adapter, or made for another model."""
+
+    code = "bad-adapter"
 
 
 # ---- engines on this disk
@@ -406,6 +419,12 @@ class GarbledAnswer(UpstreamError):
     """What the child sent is not HTTP as we may pass it on."""
 
     code = "garbled-answer"
+
+
+class AdapterRefused(UpstreamError):
+    """The engine did not take an adapter; the message quotes it."""
+
+    code = "adapter-refused"
 
 
 # ---- the caller's side

@@ -46,12 +46,14 @@ class Inference:
         model: the name as the client wrote it.
         stream: whether a stream was asked for.
         body: the bytes to send to the child; the client's own unless a documented field is ours.
+        adapter: name of the model's adapter that shall answer; empty for the model as it is.
     """
 
     operation: Operation
     model: str
     stream: bool
     body: bytes
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

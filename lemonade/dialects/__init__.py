@@ -9,6 +9,7 @@ from lemonade.dialects.adapting import (
     read_count,
     rename_model,
 )
+from lemonade.dialects.choosing import with_field
 from lemonade.dialects.errors import ErrorShape, render_error, wrap_backend_error
 from lemonade.dialects.openai import INFERENCE_ROUTES, read_inference, read_object
 from lemonade.dialects.usage_sieve import UsageSieve
@@ -27,5 +28,6 @@ __all__ = [
     "read_object",
     "rename_model",
     "render_error",
+    "with_field",
     "wrap_backend_error",
 ]

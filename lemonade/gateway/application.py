@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from lemonade.gateway.adapters import adapter_routes
 from lemonade.gateway.backends import backend_routes
 from lemonade.gateway.downloads import download_routes
 from lemonade.gateway.explain import explain_routes
@@ -33,6 +34,7 @@ def all_routes() -> tuple[Route, ...]:
         *log_routes(),
         *inference_routes(),
         *explain_routes(),
+        *adapter_routes(),
         *model_routes(),
         *download_routes(),
         *backend_routes(),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
 
+from lemonade.catalog import Adapter
 from lemonade.core.errors import (
     ConnectionLost,
     LemonadeError,
@@ -20,6 +22,7 @@ from lemonade.core.errors import (
 from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Inference, ModelType, Operation, Usage
 from lemonade.dialects import INFERENCE_ROUTES, read_inference, render_error, wrap_backend_error
+from lemonade.gateway.adapters import check_operation, choose_adapter
 from lemonade.gateway.bodies import read_body
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.fitting import fit
@@ -70,10 +73,14 @@ def _handler(operation: Operation) -> Handler:
         started = time.monotonic()
         wanted = await _read(request, operation, parts)
         request[REQUESTED_MODEL] = wanted.model
+        base, adapter = parts.adapters.split(wanted.model)
+        if adapter is not None:
+            wanted = replace(wanted, model=base)
+            check_operation(parts, parts.registry.resolve(base), wanted)
         _check_type(parts, wanted)
         prelude = _prelude(request, wanted, parts)
         try:
-            return await _answer(request, wanted, started, prelude)
+            return await _answer(request, wanted, adapter, started, prelude)
         except LemonadeError as error:
             if prelude is None or not prelude.begun:
                 raise
@@ -103,15 +110,20 @@ def _prelude(request: web.Request, wanted: Inference, parts: Parts) -> Prelude |
 
 
 async def _answer(
-    request: web.Request, wanted: Inference, started: float, prelude: Prelude | None
+    request: web.Request,
+    wanted: Inference,
+    adapter: Adapter | None,
+    started: float,
+    prelude: Prelude | None,
 ) -> web.StreamResponse:
     """Lease and relay; an engine that died before its first byte is asked again, once."""
     parts = parts_of(request)
     for attempt in range(1, ATTEMPTS + 1):
         async with await parts.pool.lease(wanted.model) as lease:
             again = attempt < ATTEMPTS
+            asked = choose_adapter(wanted, lease.resident, adapter)
             try:
-                return await _forward(request, wanted, lease, started, prelude, may_retry=again)
+                return await _forward(request, asked, lease, started, prelude, may_retry=again)
             except (ConnectionLost, UpstreamRefused) as error:
                 if not _retries(request, error, may_retry=again):
                     await explain(error, lease.resident)
@@ -244,9 +256,10 @@ def _publish(
     tap: UsageTap,
 ) -> None:
     usage = tap.finish() if status == 200 else Usage()
+    name = resident.served_name
     parts.bus.publish(
         RequestFinished(
-            model=resident.served_name,
+            model=f"{name}:{wanted.adapter}" if wanted.adapter else name,
             operation=wanted.operation,
             status=status,
             stream=wanted.stream,

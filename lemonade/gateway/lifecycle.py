@@ -133,6 +133,8 @@ def describe_resident(resident: Resident) -> dict[str, Any]:
         "active_requests": resident.leases,
         "last_use": int(resident.last_use * 1000),
     }
+    if resident.adapters:
+        row["adapters"] = [name for name, one in resident.adapters.items() if not one.problem]
     if instance is not None:
         row["backend_url"] = f"{instance.spec.endpoint.url}/v1"
         row["pid"] = instance.pid
@@ -153,11 +155,12 @@ async def load(request: web.Request) -> web.StreamResponse:
     pinned = field(body, "pinned", bool)
     save = flag(body, "save_options", default=False)
     force = flag(body, "force", default=False)
-    spec = parts.registry.resolve(name)
+    base, _ = parts.adapters.split(name)  # an adapter comes along with its model
+    spec = parts.registry.resolve(base)
 
     async def operate(listen: ProgressListener) -> JsonObject:
         resident = await parts.pool.load(
-            name, LoadRequest(options, pinned), force=force, listen=listen
+            base, LoadRequest(options, pinned), force=force, listen=listen
         )
         if save:
             await asyncio.to_thread(_save_options, parts, spec.canonical_name, options)
@@ -174,7 +177,7 @@ async def load(request: web.Request) -> web.StreamResponse:
         return dict(render_error(error, status_of(error, "model"), shape="model"))
 
     if flag(body, "stream", default=False):
-        plan = parts.pool.plan(name, LoadRequest(options, pinned))
+        plan = parts.pool.plan(base, LoadRequest(options, pinned))
         if not force:
             parts.pool.check(plan)
         return await stream_operation(request, operate, describe, tell_result=True)

@@ -23,6 +23,7 @@ from lemonade.core.errors import (
 from lemonade.core.events import ModelDeleted
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import ProgressListener
+from lemonade.gateway.adapters import adapter_row, adapter_rows
 from lemonade.gateway.bodies import flag, model_name, read_object
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
@@ -72,6 +73,8 @@ def _listing(parts: Parts, *, everything: bool, hidden: bool) -> list[JsonObject
             row["unavailable_reason"] = reason
         if row["downloaded"] or everything or (hidden and reason is not None):
             rows.append(row)
+        if row["downloaded"] and reason is None:
+            rows += adapter_rows(parts, spec, row)
     return rows
 
 
@@ -79,9 +82,11 @@ async def show_model(request: web.Request) -> web.Response:
     """One model, by any of its names."""
     parts = parts_of(request)
     name = request[REQUESTED_MODEL] = request.match_info["id"]
-    spec = parts.registry.resolve(name)
+    base, adapter = parts.adapters.split(name)
+    spec = parts.registry.resolve(base)
     _availability(parts).check(spec, name)
-    return json_response(await asyncio.to_thread(describe, parts, spec))
+    row = await asyncio.to_thread(describe, parts, spec)
+    return json_response(row if adapter is None else adapter_row(parts, spec, adapter, row))
 
 
 def _availability(parts: Parts) -> Availability:
@@ -258,5 +263,6 @@ async def delete(request: web.Request) -> web.Response:
     if spec.origin == "user":
         await _forget(parts, spec)
     await asyncio.to_thread(parts.saved_options.erase, spec.canonical_name)
+    await asyncio.to_thread(parts.adapters.erase, spec.canonical_name)
     parts.bus.publish(ModelDeleted(name))
     return json_response({"status": "success", "message": f"Deleted model: {name}"})

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from lemonade.catalog import Catalog, ModelRegistry, SavedOptions
+from lemonade.catalog import AdapterRegistry, Catalog, ModelRegistry, SavedOptions
 from lemonade.checkpoints import Downloads, ModelStore
 from lemonade.config import AccessKeys, Configuration
 from lemonade.core.bus import Bus
 from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer, LatestReleases, Versions
-from lemonade.residency import Incidents, Loader, Pool, Selections, Swapper
+from lemonade.residency import Fitter, Incidents, Loader, Pool, Selections, Swapper
 from lemonade.storage import Directories
 from lemonade.supervisor import Journal
 from lemonade.telemetry import Metrics, Statistics
@@ -38,6 +38,7 @@ class Parts:
     catalog: Catalog
     registry: ModelRegistry
     saved_options: SavedOptions
+    adapters: AdapterRegistry
     machine: Machine
     bundles: Bundles
     selections: Selections
@@ -50,6 +51,7 @@ class Parts:
     pool: Pool
     incidents: Incidents
     swapper: Swapper
+    fitter: Fitter
     statistics: Statistics
     metrics: Metrics
     bus: Bus

@@ -1,5 +1,6 @@
 """Decisions: pure functions from facts to frozen plans. Nothing here acts."""
 
+from lemonade.planning.adapters import rank_for, takes_more
 from lemonade.planning.argv import Argument, Argv, grammar_of, layer_phrase, merge, parse_argv
 from lemonade.planning.checkpoint import CheckpointPlan, plan_checkpoint, split_checkpoint
 from lemonade.planning.command import CommandPlan, plan_asking, plan_command
@@ -37,6 +38,7 @@ __all__ = [
     "check_options", "choose_backend", "download_name", "fitting_context", "flags_in",
     "grammar_of", "judge", "judge_for", "known_options", "lacking", "layer_phrase", "merge",
     "on_channel", "parse_argv", "plan_asking", "plan_checkpoint", "plan_command", "plan_eviction",
-    "plan_install", "plan_launch", "plan_runtime", "resolve_options", "select", "slot_policy",
-    "split_checkpoint", "version_for", "visible_devices", "why_not", "with_gpu",
+    "plan_install", "plan_launch", "plan_runtime", "rank_for", "resolve_options", "select",
+    "slot_policy", "split_checkpoint", "takes_more", "version_for", "visible_devices", "why_not",
+    "with_gpu",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import BadDescriptor, Incomplete
+from lemonade.planning.adapters import environment_for
 from lemonade.planning.argv import (
     Argument,
     Argv,
@@ -230,6 +231,7 @@ def _environment(facts: LaunchFacts) -> tuple[Variable, ...]:
     }
     for origin, declared in (
         ("recipe", facts.recipe.environment),
+        ("recipe", environment_for(facts.recipe, facts.adapters)),
         ("backend", facts.backend.environment),
     ):
         for name, value in declared.items():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lemonade.catalog.adapters import Adapter
 from lemonade.catalog.backend import BackendSpec
 from lemonade.catalog.model import ModelSpec
 from lemonade.catalog.recipe import RecipeSpec
@@ -33,6 +34,7 @@ class LaunchFacts:
         weights_bytes: size of the files; 0 when unknown.
         context_limit: what the engine said would fit, when it was tried before.
         context: what was planned; the planner fills it in before the rules see the facts.
+        adapters: what is put upon the model, in the order the engine gets it.
     """
 
     model: ModelSpec
@@ -53,3 +55,4 @@ class LaunchFacts:
     weights_bytes: int = 0
     context_limit: int | None = None
     context: ContextPlan | None = None
+    adapters: tuple[Adapter, ...] = ()

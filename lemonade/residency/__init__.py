@@ -1,5 +1,6 @@
 """Which models are loaded, and who may use them."""
 
+from lemonade.residency.adapters import Change, Effect, Fitter
 from lemonade.residency.availability import Availability
 from lemonade.residency.canary import Canary
 from lemonade.residency.circuit import Circuits, CrashPolicy, Failing
@@ -18,11 +19,14 @@ from lemonade.residency.wishes import LoadRequest
 __all__ = [
     "Availability",
     "Canary",
+    "Change",
     "Circuits",
     "CrashPolicy",
+    "Effect",
     "Explanation",
     "Failing",
     "Failures",
+    "Fitter",
     "Incidents",
     "Instance",
     "Lease",

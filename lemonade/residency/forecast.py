@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lemonade.planning import EvictionPlan
+from lemonade.residency.fitted import covers
 from lemonade.residency.loading import LoadPlan
 from lemonade.residency.resident import Resident
 from lemonade.residency.residents import Residents
@@ -40,7 +41,11 @@ def same(resident: Resident, plan: LoadPlan) -> bool:
     if resident.backend is None or resident.options is None:
         return False
     # Only the recipe's own options reach the engine; the common ones say how long it may stay.
-    return resident.backend.id == plan.backend.id and all(
-        resident.options.values.get(option.name) == plan.options.values.get(option.name)
-        for option in plan.recipe.option
+    return (
+        resident.backend.id == plan.backend.id
+        and covers(resident.adapters, plan.adapters, exact=plan.exact)
+        and all(
+            resident.options.values.get(option.name) == plan.options.values.get(option.name)
+            for option in plan.recipe.option
+        )
     )

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.catalog import (
+    Adapter,
+    AdapterRegistry,
     BackendSpec,
     Catalog,
     FamilyMatch,
@@ -26,7 +28,7 @@ from lemonade.catalog import (
     RecipeSpec,
     SavedOptions,
 )
-from lemonade.checkpoints import Downloads, ModelStore, read_config
+from lemonade.checkpoints import Downloads, ModelStore, adapter_stamp, read_config
 from lemonade.config import Configuration
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import Incomplete, InstallForbidden, Offline, UnsupportedHere
@@ -87,6 +89,8 @@ class LoadPlan:
 
     Attributes:
         context_limit: the context that an engine said would fit, which it is tried again with.
+        adapters: what it shall run with.
+        exact: whether it comes to nothing without all of them, as their files are now.
     """
 
     spec: ModelSpec
@@ -95,6 +99,8 @@ class LoadPlan:
     backend: BackendSpec
     options: EffectiveOptions
     context_limit: int | None = None
+    adapters: tuple[Adapter, ...] = ()
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ class LoaderParts:
     catalog: Catalog
     configuration: Configuration
     saved_options: SavedOptions
+    adapters: AdapterRegistry
     machine: Machine
     bundles: Bundles
     selections: Selections
@@ -180,7 +187,24 @@ class Loader:
             prefer_system=bool(section.get("prefer_system", True)),
         )
         options = options_for(backend.backend_id.variant)
-        return LoadPlan(spec, served_name, recipe, backend, options)
+        adapters = self._adapters(spec, recipe, request)
+        exact = request.adapters is not None
+        return LoadPlan(
+            spec, served_name, recipe, backend, options, adapters=adapters, exact=exact
+        )
+
+    def _adapters(
+        self, spec: ModelSpec, recipe: RecipeSpec, request: LoadRequest
+    ) -> tuple[Adapter, ...]:
+        """Those it shall run with. One whose file is gone keeps nobody from using the model."""
+        if request.adapters is not None or recipe.adapters is None:
+            return request.adapters or ()
+        known = self._parts.adapters.of(spec.canonical_name).values()
+        for adapter in known:
+            if adapter_stamp(adapter.path) is None:
+                log.warning("%s: its adapter %s is left out: nothing is at %s",
+                            spec.name, adapter.name, adapter.path)  # fmt: skip
+        return tuple(one for one in known if adapter_stamp(one.path) is not None)
 
     def judged(self, plan: LoadPlan) -> Iterator[tuple[BackendSpec, Verdict, bool, str]]:
         """Every backend of the plan's recipe, by preference.
@@ -333,6 +357,7 @@ class Loader:
             (str(bundle.root), bundle.version) if bundle is not None else "",
             sorted(plan.options.values.items()),
             [(str(file), _stamp(file)) for role in files.values() for file in role],
+            [(str(one.path), adapter_stamp(one.path)) for one in plan.adapters],
         ]
         return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
 
@@ -452,6 +477,7 @@ class Loader:
             weights_bytes=ingredients.weights_bytes,
             context_limit=plan.context_limit,
             compile_cache=compile_cache(parts.bundles.root, ingredients.bundle),
+            adapters=plan.adapters,
         )
 
 

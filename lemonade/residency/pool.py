@@ -37,6 +37,7 @@ from lemonade.residency.attempt import Attempt
 from lemonade.residency.circuit import Failing
 from lemonade.residency.claims import Claims
 from lemonade.residency.failures import Failures
+from lemonade.residency.fitted import expected
 from lemonade.residency.forecast import forecast, same
 from lemonade.residency.loading import Ingredients, Loader, LoadPlan
 from lemonade.residency.placement import Instance, PortLease
@@ -430,6 +431,7 @@ class Pool(TaskOwner):
             kept=old is not None and old.kept,
             backend=plan.backend,
             options=plan.options,
+            adapters=expected(plan.recipe, plan.served_name, plan.adapters),
         )
         self._residents.loading[resident.key] = resident
         attempt = self._attempts[resident] = Attempt(resident)

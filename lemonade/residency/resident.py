@@ -22,6 +22,7 @@ from typing import Self
 from lemonade.catalog import BackendSpec, ModelSpec, RecipeSpec
 from lemonade.core.errors import LemonadeError
 from lemonade.planning import EffectiveOptions
+from lemonade.residency.fitted import Fitted
 from lemonade.residency.placement import Instance
 from lemonade.residency.wishes import LoadRequest
 
@@ -45,6 +46,7 @@ class Resident:
         request: what its load was asked with; asked again if it has to be restored.
         options: what it is loaded with; known once planned.
         context: how many tokens its engine holds, as it says itself; 0 until it was asked.
+        adapters: what its engine has besides the model, by name.
         pinned: never evicted.
         leases: requests using it, or waiting for its load to do so.
         streams: of them, those whose first chunk has come and whose stream has not ended.
@@ -75,6 +77,7 @@ class Resident:
     options: EffectiveOptions | None = None
     instance: Instance | None = None
     context: int = 0
+    adapters: dict[str, Fitted] = field(default_factory=dict)
     leases: int = 0
     streams: int = 0
     waiters: int = 0

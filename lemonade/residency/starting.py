@@ -7,6 +7,7 @@ from typing import Final
 
 from lemonade.core.errors import ChildError
 from lemonade.residency.attempt import Attempt
+from lemonade.residency.fitted import equip
 from lemonade.residency.loading import Ingredients, Loader, LoadPlan
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ async def start_ready(
 
     Raises:
         ChildError: it did not become ready. What is left of it is for the caller to end.
+        UpstreamError: it is ready, but does not take an adapter that it must have.
     """
     resident = attempt.resident
     while True:
@@ -36,6 +38,7 @@ async def start_ready(
             if again is None:
                 raise
         else:
+            await equip(instance, plan.recipe, resident.adapters, exact=plan.exact)
             return
         plan = again
         notice = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lemonade.catalog import Adapter
 from lemonade.core.inference import JsonObject
 
 
@@ -14,7 +15,9 @@ class LoadRequest:
     Attributes:
         options: recipe options as sent; see `resolve_options` for absent, null and value.
         pinned: `None` leaves it as it is.
+        adapters: all that it shall run with; `None` are those it is known to have.
     """
 
     options: JsonObject = field(default_factory=dict)
     pinned: bool | None = None
+    adapters: tuple[Adapter, ...] | None = None

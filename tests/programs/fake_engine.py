@@ -287,7 +287,7 @@ class Connection:
         words = []
         for number in range(self.chunks(request)):
             self.wait(self.engine.options.slow_chunks)
-            words.append(f"word{number} ")
+            words.append(self.word(request, number))
         text = "".join(words)
         said: dict[str, object] = (
             {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
@@ -305,7 +305,7 @@ class Connection:
             if number == self.engine.options.drop_mid_stream:
                 raise Gone
             self.wait(self.engine.options.slow_chunks)
-            word = f"word{number} "
+            word = self.word(request, number)
             said: dict[str, object] = {"delta": {"content": word}} if chat else {"text": word}
             self.event(self.part(chat, [{"index": 0, "finish_reason": None, **said}], chunk=True))
         said = {"delta": {}} if chat else {"text": ""}
@@ -315,6 +315,9 @@ class Connection:
             self.event(self.part(chat, [], usage=count, chunk=True))
         self.piece(b"data: [DONE]\n\n")
         self.send(b"0\r\n\r\n")
+
+    def word(self, _request: dict[str, object], number: int) -> str:
+        return f"word{number} "
 
     def chunks(self, request: dict[str, object]) -> int:
         limit = request.get("max_tokens") or request.get("max_completion_tokens")

@@ -1,16 +1,22 @@
-"""An adapter on the genuine llama.cpp: it answers, and the model without it answers as ever."""
+"""An adapter on the genuine llama.cpp: it answers, and the model without it answers as ever.
+
+On the embedded engine, and on a genuine `llama-server` where `LLAMA_SERVER_BIN` names one.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from tests.serving import ROOT, Serving, serving, survivors
+from tests.cli.conftest import Cli
+from tests.serving import ROOT, Serving, environment, serving, survivors
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
@@ -28,10 +34,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert not survivors(folder)
 
 
+@pytest.fixture(scope="module", params=["wheel", "system"])
+def setting(request: pytest.FixtureRequest, home: Path, engine_bundles: Path) -> dict[str, Any]:
+    """How a server is started that has the engine in question."""
+    env = {}
+    if request.param == "system":
+        binary = os.environ.get("LLAMA_SERVER_BIN")
+        if not binary:
+            pytest.skip("LLAMA_SERVER_BIN names no llama-server")
+        env["LEMONADE_LLAMACPP_SYSTEM_BIN"] = binary
+    config = {"llamacpp": {"backend": request.param}}
+    return {"home": home, "env": env, "config": config, "bundles": engine_bundles}
+
+
 @pytest.fixture
-def server(home: Path, engine_bundles: Path) -> Iterator[Serving]:
+def server(home: Path, setting: dict[str, Any]) -> Iterator[Serving]:
     (home / "config" / "adapters.json").unlink(missing_ok=True)
-    with serving(home, bundles=engine_bundles) as one:
+    with serving(**setting) as one:
         reply = one.post("load", {"model_name": MODEL, "ctx_size": 512, "llamacpp_args": ARGS})
         assert reply.status_code == 200, reply.text
         yield one
@@ -111,14 +130,21 @@ def test_every_way_to_ask(server: Serving) -> None:
     assert tokens == server.post("tokenize", {"model": MODEL, "content": "Hello"}).json()["tokens"]
 
 
-def test_it_is_remembered_and_given_at_the_start(home: Path, engine_bundles: Path) -> None:
+def test_it_is_remembered_and_given_at_the_start(home: Path, setting: dict[str, Any]) -> None:
     options = {MODEL: {"pirate": {"path": str(PIRATE), "scale": 1.0}}}
     (home / "config").mkdir(exist_ok=True)
     saved = {f"builtin.{model}": table for model, table in options.items()}
     (home / "config" / "adapters.json").write_text(json.dumps(saved))
-    with serving(home, bundles=engine_bundles) as server:
-        assert said(server, f"{MODEL}:pirate") == ARR, "the model is loaded for it"
-        assert said(server, MODEL) == PLAIN
+    with serving(**setting) as server:
+        pirate = f"{MODEL}:pirate"
+        assert said(server, pirate) == ARR, "the model is loaded for it"
+        # Nothing that was computed with the adapter may be found again without it, or the reverse.
+        for name, answer in ((MODEL, PLAIN), (pirate, ARR), (pirate, ARR), (MODEL, PLAIN)) * 3:
+            assert said(server, name) == answer
+        with ThreadPoolExecutor(6) as pool:
+            wanted = [MODEL, pirate] * 12
+            answers = list(pool.map(lambda name: said(server, name), wanted))
+        assert answers == [PLAIN, ARR] * 12
         assert server.loaded()[MODEL]["adapters"] == ["pirate"]
 
 
@@ -158,3 +184,24 @@ def test_what_the_engine_refuses_leaves_the_one_that_runs(server: Serving, tmp_p
     assert pid(server) == before
     assert said(server, MODEL) == PLAIN
     assert server.chat(f"{MODEL}:cut").status_code == 404
+
+
+def test_from_the_command_line(server: Serving, home: Path) -> None:
+    cli = Cli({**environment(home), "LEMONADE_HOST": server.url})
+    assert cli("adapters", "list", MODEL).stdout.splitlines()[0] == "No adapters."
+    done = cli("adapters", "load", MODEL, "pirate", str(PIRATE), "--scale", "0.5")
+    assert (done.returncode, done.stdout.partition(":")[0]) == (0, "reload"), done.stderr
+    done = cli("adapters", "scale", MODEL, "pirate", "1")
+    assert done.stdout.startswith("scale-only: ")
+    done = cli("run", f"{MODEL}:pirate", "Hello")
+    assert (done.returncode, done.stdout.strip()) == (0, ARR), done.stderr
+    lines = cli("adapters", "list", MODEL).stdout.splitlines()
+    assert lines[-2].split() == [f"{MODEL}:pirate", "1", "yes", str(PIRATE)]
+    assert lines[-1] == "load: reload, scale: scale-only, unload: scale-only"
+    (row,) = json.loads(cli("adapters", "list", MODEL, "--json").stdout)["data"]
+    assert row["scale"] == 1
+    assert f"{MODEL}:pirate" in cli("list", "--downloaded").stdout
+    assert cli("adapters", "unload", MODEL, "pirate").stdout.startswith("scale-only: ")
+    done = cli("adapters", "unload", MODEL, "pirate")
+    assert done.returncode == 1
+    assert "has no adapter 'pirate'" in done.stderr

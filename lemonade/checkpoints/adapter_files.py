@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from lemonade.checkpoints.gguf_header import general_texts, is_gguf_file
+from lemonade.checkpoints.gguf_header import general_texts, is_adapter, is_gguf_file
 from lemonade.core.errors import BadAdapter
 
 CONFIG: Final = "adapter_config.json"
@@ -78,7 +78,7 @@ def _gguf(path: Path, base: Path | None) -> AdapterFacts:
     if not is_gguf_file(path):
         raise _bad(path, "is no GGUF file")
     texts = general_texts(path)
-    if texts.get("general.type") != "adapter":
+    if not is_adapter(path):
         raise _bad(path, "is a GGUF file, but not of an adapter")
     if texts.get("adapter.type", "lora") != "lora":
         raise _bad(path, f"is an adapter of the kind '{texts['adapter.type'][:40]}', not lora")

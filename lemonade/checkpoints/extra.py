@@ -1,8 +1,8 @@
 """The operator's own folder of GGUF files, as models.
 
 A file at the top is a model. A sub-folder is one too, unless it plainly holds several: then each
-of its variants is. Projectors make the models beside them see. Nothing is opened, and what cannot
-be read is passed over.
+of its variants is. Projectors make the models beside them see. Of a file nothing but its beginning
+is read, to tell adapters from models; what cannot be read is passed over.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.catalog import EXTRA_SOURCE, ModelSpec
+from lemonade.checkpoints.gguf_header import is_adapter
 from lemonade.planning.gguf import (
     RepoFile,
     Variant,
@@ -125,7 +126,7 @@ def _sized(parent: Path, names: Iterable[str]) -> Iterator[RepoFile]:
             stat = (parent / name).stat()
         except OSError:
             continue
-        if (parent / name).is_file():
+        if (parent / name).is_file() and not is_adapter(parent / name):
             yield RepoFile(name, stat.st_size)
 
 

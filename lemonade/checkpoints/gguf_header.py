@@ -61,6 +61,14 @@ def general_texts(path: Path) -> Mapping[str, str]:
             return {}
 
 
+def is_adapter(path: Path) -> bool:
+    """Whether the file says that it is an adapter and no model of its own. Blocks."""
+    try:
+        return general_texts(path).get("general.type") == "adapter"
+    except OSError:
+        return False
+
+
 class _Damaged(Exception):
     """The header contradicts itself."""
 

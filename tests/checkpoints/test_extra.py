@@ -10,6 +10,7 @@ import pytest
 from lemonade.catalog import clean_name
 from lemonade.checkpoints import ModelStore
 from tests.checkpoints.hub_fixture import gguf
+from tests.gateway.adapting import gguf_adapter
 
 
 @pytest.fixture
@@ -30,6 +31,17 @@ def names(store: ModelStore, folder: Path) -> dict[str, str]:
     return {
         spec.name: Path(spec.checkpoints["main"]).relative_to(folder).as_posix()
         for spec in store.scan_extra(folder)
+    }
+
+
+def test_adapters_are_left_out(store: ModelStore, folder: Path) -> None:
+    lay(folder, "a.gguf", "sub/b-Q4_0.gguf", "sub/b-Q8_0.gguf")
+    gguf_adapter(folder / "style.gguf")
+    gguf_adapter(folder / "sub" / "style.gguf")
+    assert names(store, folder) == {
+        "a": "a.gguf",
+        "b-Q4_0": "sub/b-Q4_0.gguf",
+        "b-Q8_0": "sub/b-Q8_0.gguf",
     }
 
 

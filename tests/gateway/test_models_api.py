@@ -242,6 +242,7 @@ def test_another_folder_while_the_server_runs(
             if row["source"] == "extra_models_dir"
         }
         files = {path.stem: path.name for path in MODELS.glob("*.gguf")}
+        assert files.pop("tiny-lemon-pirate-lora"), "an adapter is no model"
         assert found == {**files, "new_line": "new\nline.gguf"}
         assert listed(server, "?show_all=true")["empty"]["downloaded"] is False
         assert answer(server, "extra.tiny-lemon-Q8_0") == HELLO

@@ -127,6 +127,23 @@ class StopPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a child may take of the machine. Nothing is limited unless it is said.
+
+    Attributes:
+        open_files: files and connections; `None` leaves what the server has.
+        nice: added to the server's own niceness.
+        cpus: the CPUs it may run on; empty is all.
+        memory_bytes: main memory that each of its processes may take for itself.
+    """
+
+    open_files: int | None = None
+    nice: int = 0
+    cpus: tuple[int, ...] = ()
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessSpec:
     """Everything needed to start, probe and end one child.
 
@@ -140,6 +157,7 @@ class ProcessSpec:
         secrets: values that must not be shown wherever they occur in argv or env.
         log_file: where the output goes besides the ring; `None` keeps it in memory only.
         known_problems: what its output may tell of a failure; the first that fits counts.
+        limits: what it may take of the machine.
         levels: how a line tells how grave it is; the first that fits counts.
     """
 
@@ -156,6 +174,7 @@ class ProcessSpec:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     known_problems: tuple[KnownProblem, ...] = ()
     levels: tuple[LevelRule, ...] = ()
+    limits: Limits = Limits()
 
     def shown_argv(self) -> tuple[str, ...]:
         """The command line for people: secrets are replaced by `***`."""

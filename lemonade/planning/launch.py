@@ -8,6 +8,7 @@ from lemonade.core.logs import LevelRule
 from lemonade.core.process import KnownProblem, Milestone, ProbeSpec, ProcessSpec, StopPolicy
 from lemonade.planning.command import plan_command
 from lemonade.planning.facts import LaunchFacts
+from lemonade.planning.limits import plan_limits
 
 
 def plan_launch(facts: LaunchFacts) -> ProcessSpec:
@@ -16,7 +17,7 @@ def plan_launch(facts: LaunchFacts) -> ProcessSpec:
     Raises:
         Incomplete: a file that the command line names is not there.
         ReservedArgument: the user's arguments hold a flag that Lemonade gives.
-        BadOption: the context that was chosen cannot be had.
+        BadOption: the context that was chosen cannot be had, or a limit cannot be meant.
         BadDescriptor: the recipe uses an unknown placeholder or rule.
     """
     upstream = facts.recipe.upstream
@@ -45,6 +46,7 @@ def plan_launch(facts: LaunchFacts) -> ProcessSpec:
             KnownProblem(one.pattern, one.cause, one.fix, one.signal, one.severe)
             for one in facts.recipe.problem
         ),
+        limits=plan_limits(facts.options.values),
         levels=tuple(LevelRule(one.level, one.pattern) for one in upstream.levels),
     )
 

@@ -30,6 +30,7 @@ from lemonade.planning.argv import (
     notices_of,
     parse_argv,
 )
+from lemonade.planning.limits import LIMIT_OPTIONS, check_limit
 from lemonade.planning.words import join_words
 
 COMMON_OPTIONS: Final = (
@@ -85,6 +86,7 @@ COMMON_OPTIONS: Final = (
         flag="--pinned",
         help="Never unload the model to make room.",
     ),
+    *LIMIT_OPTIONS,
 )
 """What every recipe understands."""
 
@@ -318,6 +320,7 @@ def _asked(option: OptionSpec, layers: Mapping[str, JsonObject]) -> list[str]:
 
 def _typed(option: OptionSpec, value: object, origin: str) -> object:
     """The value, if it has the option's type."""
+    check_limit(option.name, value)
     match option.type:
         case "bool" if isinstance(value, bool):
             return value

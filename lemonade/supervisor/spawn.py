@@ -26,6 +26,7 @@ from typing import Final
 
 from lemonade.core.errors import SpawnFailed
 from lemonade.core.process import ProcessSpec
+from lemonade.supervisor.limits import ready_limits
 from lemonade.supervisor.processes import (
     Identity,
     ask_for_parent_death_signal,
@@ -136,11 +137,12 @@ def spawn(spec: ProcessSpec) -> Spawned:
     """Start the program of `spec`. Blocks for the milliseconds between fork and exec.
 
     Raises:
-        SpawnFailed: there is no such program, or the kernel would not run it.
+        SpawnFailed: there is no such program, a limit cannot be had, or the kernel refused.
         RuntimeError: called from another thread than the main one.
     """
     if threading.get_native_id() != os.getpid():
         raise RuntimeError("Children are spawned from the main thread: theirs ends with it.")
+    limit = ready_limits(spec.limits, spec.name)
     try:
         reading, writing = os.pipe2(os.O_CLOEXEC)
     except OSError as error:
@@ -155,7 +157,7 @@ def spawn(spec: ProcessSpec) -> Spawned:
             stderr=writing,
             start_new_session=True,
             close_fds=True,
-            preexec_fn=_before_exec(os.getpid(), spec.stop.on_parent_death),  # noqa: PLW1509
+            preexec_fn=_before_exec(os.getpid(), spec.stop.on_parent_death, limit),  # noqa: PLW1509
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         os.close(reading)
@@ -175,7 +177,7 @@ def spawn(spec: ProcessSpec) -> Spawned:
         raise _explained(spec, error) from error
 
 
-def _before_exec(parent: int, death_signal: int) -> Callable[[], None]:
+def _before_exec(parent: int, death_signal: int, limit: Callable[[], None]) -> Callable[[], None]:
     """What the forked process does before it becomes the program.
 
     Only the forking thread exists there, so nothing may be waited for.
@@ -185,6 +187,7 @@ def _before_exec(parent: int, death_signal: int) -> Callable[[], None]:
         ask_for_parent_death_signal(death_signal)
         if os.getppid() != parent:  # it ended before the kernel was asked
             os.kill(os.getpid(), signal.SIGKILL)
+        limit()
 
     return prepare
 

@@ -40,6 +40,10 @@ def test_without_a_word_everything_has_its_default() -> None:
         "evict_weight_factor": 1.0,
         "ready_timeout": 0,
         "stall_timeout": 0,
+        "max_open_files": 0,
+        "nice": 0,
+        "cpus": "",
+        "max_memory": "",
         "pinned": False,
     }
     assert set(options.origins.values()) == {"default"}

@@ -211,6 +211,7 @@ class ArgvSpec(Declared):
         for_checkpoint: added when the model has a checkpoint of that role.
         reserved: flags that users may not give, with the reason shown to them implied:
             Lemonade manages them.
+        apart: flags that look like the negation of another, and are something else.
         synonyms: spellings of one flag; the first is the one shown.
         valueless: flags that take no value.
         repeatable: flags that add up instead of replacing each other.
@@ -228,6 +229,7 @@ class ArgvSpec(Declared):
     for_mode: dict[Mode, tuple[str, ...]] = Field(default_factory=dict)
     for_checkpoint: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     reserved: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
     synonyms: tuple[tuple[str, ...], ...] = ()
     valueless: tuple[str, ...] = ()
     repeatable: tuple[str, ...] = ()

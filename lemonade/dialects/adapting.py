@@ -18,8 +18,11 @@ from lemonade.core.inference import Operation
 _NEW_LIMIT: Final = "max_completion_tokens"
 _OLD_LIMIT: Final = "max_tokens"
 
+_RESPONSE_LIMIT: Final = "max_output_tokens"
+"""What `responses` calls it."""
+
 _LIMITED: Final = frozenset({Operation.CHAT, Operation.COMPLETION})
-"""Operations with these fields. `responses` has another, which engines bring down themselves."""
+"""Operations with the first two, and with usage that has to be asked for."""
 
 _TEMPLATE_FIELDS: Final = (
     "add_generation_prompt",
@@ -39,6 +42,7 @@ _NONE: Final = msgspec.Raw()
 class _Wishes(msgspec.Struct):
     max_completion_tokens: msgspec.Raw = _NONE
     max_tokens: msgspec.Raw = _NONE
+    max_output_tokens: msgspec.Raw = _NONE
     stream_options: msgspec.Raw = _NONE
 
 
@@ -76,7 +80,7 @@ def adapt_request(
     """Say the limit in the old field too, and ask for usage, each only if told to and needed.
 
     Args:
-        operation: what is asked for; only chat and completion have these fields.
+        operation: what is asked for; of `responses` only the limit is read.
         body: a JSON object, checked before.
         old_limit: copy `max_completion_tokens` to `max_tokens` if only the first is there.
         ask_usage: the answer is a stream, and without being asked it will not say what it cost.
@@ -84,6 +88,8 @@ def adapt_request(
     Raises:
         MalformedRequest: a name in it is not UTF-8, and the body has to be written anew.
     """
+    if operation is Operation.RESPONSES:
+        return Adapted(body, _positive(_WISHES.decode(body).max_output_tokens))
     if operation not in _LIMITED:
         return Adapted(body)
     wishes = _WISHES.decode(body)
@@ -113,7 +119,7 @@ def rename_model(body: bytes, name: str) -> bytes:
 def lower_limit(body: bytes, most: int) -> bytes:
     """The body with none of its limits above `most`."""
     fields = _fields(body)
-    for name in (_NEW_LIMIT, _OLD_LIMIT):
+    for name in (_NEW_LIMIT, _OLD_LIMIT, _RESPONSE_LIMIT):
         value = _positive(fields.get(name, _NONE))
         if value is not None and value > most:
             fields[name] = _raw(most)

@@ -57,14 +57,15 @@ async def _room(
 ) -> int | None:
     """How many new tokens the context leaves; `None` if that does not matter or is not known.
 
-    A prompt that does not fit at all leaves nothing to lower the limit to.
+    A prompt that does not fit at all leaves nothing to lower the limit to. Where a prompt cannot
+    be counted, the context itself is the limit; the engine takes the prompt off.
     """
     context = await _context(lease, limits)
     if not context or limit <= min(limits.above, context):
         return None
     question = counting_request(wanted.operation, body)
     if question is None:
-        return None
+        return context
     answer = await _ask(lease, limits.count, COUNT_SECONDS, question)
     prompt = None if answer is None else read_count(answer)
     if prompt is None or prompt >= context:

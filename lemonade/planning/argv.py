@@ -76,7 +76,7 @@ class Grammar:
     Attributes:
         synonyms: spellings of one flag, the first being its name.
         valueless: flags that take no value.
-        valued: flags known to take one: a `--no-` form of theirs is another flag.
+        apart: flags that look like the negation of another and are something else.
         repeatable: flags that add up over layers instead of replacing each other.
         reserved: flags that only Lemonade gives.
         conflicts: flags of one group replace each other, as if they were one.
@@ -88,7 +88,7 @@ class Grammar:
 
     synonyms: tuple[tuple[str, ...], ...] = ()
     valueless: frozenset[str] = frozenset()
-    valued: frozenset[str] = frozenset()
+    apart: frozenset[str] = frozenset()
     repeatable: frozenset[str] = frozenset()
     reserved: frozenset[str] = frozenset()
     conflicts: tuple[tuple[str, ...], ...] = ()
@@ -164,7 +164,7 @@ def grammar_of(recipe: RecipeSpec) -> Grammar:
     return Grammar(
         synonyms=spec.synonyms,
         valueless=frozenset(map(bare.name_of, spec.valueless)),
-        valued=frozenset(flag for flag, values in given.items() if values),
+        apart=frozenset(map(bare.name_of, spec.apart)),
         repeatable=frozenset(map(bare.name_of, spec.repeatable)),
         reserved=frozenset(map(bare.name_of, spec.reserved)),
         conflicts=tuple(tuple(map(bare.name_of, group)) for group in spec.conflicts),
@@ -184,7 +184,14 @@ def parse_argv(text: str | Sequence[str], origin: str) -> Argv:
         BadArgument: a quote is not closed, a word stands before the first flag, or a list has an
             entry that is no string or holds a flag together with its value.
     """
-    words = split_words(text) if isinstance(text, str) else tuple(text)
+    try:
+        words = split_words(text) if isinstance(text, str) else tuple(text)
+    except BadArgument as error:
+        raise BadArgument(
+            f"{error.message.removesuffix('.')}, in the arguments of {layer_phrase(origin)}.",
+            remedy=error.remedy,
+            facts={**error.facts, "origin": origin},
+        ) from None
     leading, argv = split_leading(words, origin)
     if leading:
         raise BadArgument(
@@ -232,7 +239,8 @@ def merge(layers: Sequence[Argv], grammar: Grammar) -> Argv:
         incoming = list(layer.arguments)
         adding_up = grammar.repeated(merged) | grammar.repeated(incoming)
         for argument in incoming:
-            if argument.values and grammar.name_of(argument.flag) in grammar.valueless:
+            names = {grammar.name_of(argument.flag), grammar.negation_of(argument.flag)}
+            if argument.values and names & grammar.valueless:
                 raise BadArgument(
                     f"{argument.flag} takes no value, but {layer_phrase(argument.origin)} gives "
                     f"it {argument.values[0]!r}.",
@@ -293,10 +301,13 @@ def _reserved_name(flag: str, grammar: Grammar) -> str | None:
     name, negation = grammar.name_of(whole), grammar.negation_of(whole)
     if name in grammar.reserved:
         return name
-    if negation in grammar.reserved and negation not in grammar.valued:
+    if name in grammar.apart:
+        return None
+    if negation in grammar.reserved:
         return negation
     if grammar.abbreviates and whole.startswith("--"):
         # An engine that takes `--serv` for `--served-model-name` is not got round that way.
+        begins = (_hyphenated(whole), "--" + _hyphenated(whole).removeprefix("--no-"))
         spellings = {s: g[0] for g in grammar.synonyms for s in g} | {
             name: name for name in grammar.reserved
         }
@@ -304,7 +315,7 @@ def _reserved_name(flag: str, grammar: Grammar) -> str | None:
             (
                 meant
                 for spelling, meant in sorted(spellings.items())
-                if meant in grammar.reserved and spelling.startswith(_hyphenated(whole))
+                if meant in grammar.reserved and spelling.startswith(begins)
             ),
             None,
         )
@@ -335,7 +346,8 @@ def _check_word(word: object, origin: str) -> None:
     if "\0" in word:
         raise BadArgument(f"The arguments of {layer_phrase(origin)} hold a NUL character.")
     flag = word.partition("=")[0]
-    if word == "--" or (_is_flag(word) and any(char.isspace() for char in flag)):
+    nameless = not flag.strip("-") or any(char.isspace() for char in flag)
+    if _is_flag(word) and nameless:
         raise BadArgument(
             f"{word!r} in the arguments of {layer_phrase(origin)} is no flag.",
             remedy="In a list, flag and value are two strings. To give a value that begins with "

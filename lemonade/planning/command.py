@@ -21,10 +21,11 @@ from lemonade.planning.argv import (
     Grammar,
     check_reserved,
     grammar_of,
+    layer_phrase,
     merge,
     split_leading,
 )
-from lemonade.planning.context import ContextPlan, plan_context
+from lemonade.planning.context import ContextPlan, chosen_context, plan_context
 from lemonade.planning.environment import CLEAN_PYTHON, passed_on
 from lemonade.planning.facts import LaunchFacts
 from lemonade.planning.memory import context_wish
@@ -102,7 +103,11 @@ def plan_command(facts: LaunchFacts) -> CommandPlan:
     words = _placeholders(facts)
     given = Argv(
         tuple(
-            replace(argument, values=_filled(argument.values, words, facts))
+            replace(
+                argument,
+                values=_filled(argument.values, words, facts),
+                because=_why(argument, facts, grammar),
+            )
             for argument in (*template.arguments, *defaults.arguments)
         )
     )
@@ -117,6 +122,15 @@ def plan_command(facts: LaunchFacts) -> CommandPlan:
         context=context,
         notices=(*facts.options.notices, *context.notices),
     )
+
+
+def _why(argument: Argument, facts: LaunchFacts, grammar: Grammar) -> str:
+    """Where the option comes from that this argument passes on; empty if it passes on none."""
+    option = grammar.options.get(grammar.name_of(argument.flag), "")
+    origin = facts.options.origins.get(option, "default")
+    if option == "ctx_size" and chosen_context(facts.options.values) is None:
+        return facts.context.because if facts.context is not None else ""
+    return f"Option '{option}' of {layer_phrase(origin)}." if origin != "default" else ""
 
 
 def plan_asking(facts: LaunchFacts) -> tuple[tuple[str, ...], Mapping[str, str]]:

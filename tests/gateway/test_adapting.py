@@ -174,6 +174,14 @@ def test_a_completion_is_counted_as_such(server: Serving) -> None:
     assert json.loads(got(server, "words")["body"])["max_tokens"] == CONTEXT - 30
 
 
+def test_what_cannot_be_counted_is_lowered_to_the_context(server: Serving) -> None:
+    body: dict[str, Any] = {"model": "words", "input": "x", "max_output_tokens": 1000}
+    assert server.post("responses", body).status_code == 200
+    assert json.loads(got(server, "words")["body"])["max_output_tokens"] == CONTEXT
+    assert server.post("responses", body | {"max_output_tokens": 5}).status_code == 200
+    assert json.loads(got(server, "words")["body"])["max_output_tokens"] == 5
+
+
 @pytest.mark.parametrize(
     ("model", "text", "limit"),
     [("words", words(CONTEXT + 1), 100), ("words", words(CONTEXT), 60), ("innumerate", "x", 100)],

@@ -117,6 +117,13 @@ def test_limits_come_down_and_never_up() -> None:
     assert b"1.50" in lower_limit(body, 100)
 
 
+def test_a_response_has_a_limit_of_its_own() -> None:
+    body = b'{"input": "x", "max_output_tokens": 500}'
+    found = adapt_request(Operation.RESPONSES, body, old_limit=True, ask_usage=True)
+    assert (found.body, found.limit, found.hide_usage) == (body, 500, False)
+    assert json.loads(lower_limit(body, 100))["max_output_tokens"] == 100
+
+
 def test_another_name() -> None:
     assert json.loads(rename_model(b'{"model": "builtin.m", "x": [1]}', "m")) == {
         "model": "m",

@@ -243,6 +243,15 @@ def test_the_remedy_names_the_option_that_does_it() -> None:
         check_reserved(parse_argv("--device CUDA0", "saved"), GRAMMARS["llama"])
 
 
+@pytest.mark.parametrize("text", ["--name 'x", '--name "x', "--name x\\"])
+def test_what_cannot_be_read_names_its_layer(text: str) -> None:
+    with pytest.raises(BadArgument, match=r"column 8.*|column 9.*") as caught:
+        parse_argv(text, "family")
+    assert caught.value.message.endswith(", in the arguments of the model's family.")
+    assert caught.value.facts["origin"] == "family"
+    assert caught.value.facts["position"]
+
+
 def test_a_recipe_reserves_by_any_spelling() -> None:
     argv = {
         "always": ["--port", "{port}"],
@@ -250,7 +259,14 @@ def test_a_recipe_reserves_by_any_spelling() -> None:
         "synonyms": [["--port", "-p"]],
     }
     grammar = grammar_of(a_recipe(argv=argv))
-    for text in ("-p 1", "--port 1", "--no-quiet"):
+    for text in ("-p 1", "--port 1", "--no-quiet", "--no-port"):
         with pytest.raises(ReservedArgument):
             check_reserved(parse_argv(text, "request"), grammar)
-    check_reserved(parse_argv("--no-port", "request"), grammar)
+
+
+def test_what_only_looks_like_a_negation_passes_where_the_recipe_says_so() -> None:
+    argv = {"always": ["--host", "{host}"], "reserved": ["--host"], "apart": ["--no-host"]}
+    grammar = grammar_of(a_recipe(argv=argv))
+    check_reserved(parse_argv("--no-host", "request"), grammar)
+    with pytest.raises(ReservedArgument):
+        check_reserved(parse_argv("--host x", "request"), grammar)

@@ -213,6 +213,24 @@ def test_a_rule_says_why() -> None:
     assert eager.because.endswith(".")
 
 
+def test_a_context_says_who_chose_it() -> None:
+    def why(command: CommandPlan) -> str:
+        (found,) = [a for a in command.arguments.arguments if a.flag == "--max-model-len"]
+        return found.because
+
+    def planned(**more: Any) -> CommandPlan:
+        return plan(where="vllm-cpu", config=QWEN_2_5_7B, options=options(**more))
+
+    assert why(planned(ctx_size=512)) == "Option 'ctx_size' of the request."
+    assert why(planned(ctx_size=512, ctx_from="saved")) == (
+        "Option 'ctx_size' of the model's saved options."
+    )
+    nobody = planned()
+    assert why(nobody) == nobody.context.because
+    left = planned(ctx_size=-1)
+    assert why(left) == left.context.because
+
+
 # ---- several GPUs
 
 

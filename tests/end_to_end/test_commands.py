@@ -146,7 +146,8 @@ def test_followed_logs_outlive_the_model(home: Path, engine_bundles: Path) -> No
             assert any("[the engine exited" in line for line in process.stdout), "its end is told"
             assert cli("load", CHAT).returncode == 0
             assert any("model loaded" in line for line in process.stdout), "the next one's follow"
-        left = cli("logs", CHAT)
+        assert cli("unload").returncode == 0
+        left = cli("logs", CHAT, "-n", "2000")
         assert left.returncode == 0, "what its last engine printed can still be read"
         assert "print_timing" in left.stdout
         done = cli("logs", "Tiny-Embed-GGUF")

@@ -78,7 +78,7 @@ class _Wish(TypedDict):
     """The options of `backends install`, as click hands them over."""
 
     force: bool
-    source: str
+    source: str | None
     sha256: str
     dry_run: bool
     arch: str
@@ -89,9 +89,7 @@ class _Wish(TypedDict):
 @backends.command(cls=Command)
 @click.argument("bundle", type=read_bundle, metavar="SPEC[@VERSION]")
 @click.option("--force", is_flag=True, help="Even if it is there, or not meant for this machine.")
-@click.option(
-    "--from", "source", metavar="PLACE", default="", help="From a file, a folder or a URL instead."
-)
+@click.option("--from", "source", metavar="PLACE", help="From a file, a folder or a URL instead.")
 @click.option("--sha256", metavar="HEX", default="", help="What the file of --from must be.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("--arch", metavar="GPU", default="", help="With --dry-run: for that GPU (sm_86).")
@@ -133,6 +131,8 @@ def install(session: Session, bundle: tuple[BackendId, str], **wish: Unpack[_Wis
 
 def _check_words(wish: _Wish) -> None:
     """Refuse options that do not go together."""
+    if wish["source"] == "":
+        raise refuse_usage("--from names nothing. Without it, the backend is fetched.")
     if wish["source"] and wish["dry_run"]:
         raise refuse_usage("--dry-run shows what is fetched; with --from nothing is.")
     if (wish["arch"] or wish["as_json"]) and not wish["dry_run"]:

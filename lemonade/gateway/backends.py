@@ -130,7 +130,12 @@ async def uninstall(request: web.Request) -> web.Response:
 def _handed(body: JsonObject, *, force: bool) -> Handed | None:
     """What somebody hands over instead of having it fetched, if anybody does."""
     source, digest = field(body, "from", str), field(body, "sha256", str)
-    if not source:
+    if source == "":
+        raise MalformedRequest(
+            "The field 'from' names nothing.",
+            remedy="Give a path or an address, or leave it out to have it fetched.",
+        )
+    if source is None:
         if digest:
             raise MalformedRequest("The field 'sha256' is about what 'from' names.")
         return None

@@ -305,7 +305,7 @@ class Fetcher:
                 if response.status not in _REDIRECTS or not where:
                     yield response
                     return
-                before, url = url, urljoin(url, where)
+                before, url = url, _led_to(url, where)
         raise DownloadFailed(
             f"{shown_url(before)} leads from one address to the next without end.",
             remedy="Check LEMONADE_GITHUB_URL.",
@@ -324,6 +324,14 @@ class Fetcher:
                     remedy="Correct SSL_CERT_FILE.",
                 ) from error
         return self._tls
+
+
+def _led_to(url: str, where: str) -> str:
+    """Where an answer leads, which may be said in part only."""
+    try:
+        return urljoin(url, where)
+    except ValueError:
+        return where  # it is no address; whoever checks it says so
 
 
 async def _small_body(response: aiohttp.ClientResponse, what: str) -> bytes:

@@ -9,16 +9,17 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from lemonade.catalog import BackendSpec
-from lemonade.core.errors import MalformedRequest
+from lemonade.core.errors import DownloadFailed, MalformedRequest
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.hardware import Machine
 from lemonade.installer.fetch import Fetcher, Patience, RemoteFile
 from lemonade.installer.given import look_at, read_digest
-from lemonade.installer.hosts import ReleaseHosts, shown_url
+from lemonade.installer.hosts import ReleaseHosts, read_address, shown_url
 from lemonade.installer.release_build import downloads_of, make_private
+from lemonade.installer.turns import locked
 from lemonade.planning.given import Given
 
 
@@ -56,20 +57,46 @@ async def take(
     """
     said = read_digest(sha256)
     if is_address(source):
-        shown = shown_url(source)
-        path = await _fetched(source, spec, root, environ, patience, said=said, listen=listen)
-    else:
-        shown, path = source, Path(source)
+        name = _name_in(source)
+        folder = root / spec.backend_id.recipe / spec.backend_id.variant
+        # Whoever installs, removes or prunes meanwhile would take it away; and two that fetch the
+        # same would write into one file.
+        async with locked(folder, listen):
+            path = await _fetched(
+                source, name, spec, root, environ, patience, said=said, listen=listen
+            )
+            return await asyncio.to_thread(
+                look_at, path, spec, machine, root, said=said, origin=shown_url(source)
+            )
+    path = Path(source)
     if not path.is_absolute() or "\0" in source:
         raise MalformedRequest(
             f"'{source[:200]}' is not an absolute path.",
             remedy="Paths are those of the server's machine; it has no folder to begin from.",
         )
-    return await asyncio.to_thread(look_at, path, spec, machine, root, said=said, origin=shown)
+    return await asyncio.to_thread(look_at, path, spec, machine, root, said=said, origin=source)
+
+
+def _name_in(url: str) -> str:
+    """What the file at an address is called.
+
+    Raises:
+        MalformedRequest: it is not the address of a file.
+    """
+    remedy = "It must be https://HOST/.../FILE; of a file here, give the path."
+    try:
+        parts = read_address(url)
+    except DownloadFailed as error:
+        raise MalformedRequest(error.message, remedy=remedy) from error
+    name = unquote(parts.path).rpartition("/")[2]
+    if parts.scheme not in ("http", "https") or not name or name.startswith(".") or "\0" in name:
+        raise MalformedRequest(f"{shown_url(url)} is not the address of a file.", remedy=remedy)
+    return name
 
 
 async def _fetched(
     url: str,
+    name: str,
     spec: BackendSpec,
     root: Path,
     environ: Mapping[str, str],
@@ -79,13 +106,6 @@ async def _fetched(
     listen: ProgressListener,
 ) -> Path:
     """From that address and no other host than it leads to."""
-    parts = urlsplit(url)
-    name = unquote(parts.path).rpartition("/")[2]
-    if parts.scheme not in ("http", "https") or not name or name.startswith("."):
-        raise MalformedRequest(
-            f"{shown_url(url)} is not the address of a file.",
-            remedy="It must be https://HOST/.../FILE; of a file here, give the path.",
-        )
     folder = downloads_of(root, spec.backend_id)
     mark = hashlib.sha256(url.encode(errors="replace")).hexdigest()[:12]
     place = folder / f"given-{mark}"

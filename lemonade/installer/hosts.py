@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from lemonade.core.errors import DownloadFailed
 
@@ -65,9 +65,9 @@ class ReleaseHosts:
         """Refuse an address that must not be asked; `after` is the one that led to it.
 
         Raises:
-            DownloadFailed: it is neither https nor a host that may be asked in clear text.
+            DownloadFailed: it is none, or neither https nor of a host that may be asked plainly.
         """
-        parts = urlsplit(url)
+        parts = read_address(url)
         host = (parts.hostname or "").lower()
         if after and urlsplit(after).scheme == "https" and parts.scheme != "https":
             raise DownloadFailed(
@@ -109,18 +109,35 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
+def read_address(url: str) -> SplitResult:
+    """Its parts, of which port and host can be what they are said to be.
+
+    Raises:
+        DownloadFailed: it is no address at all. What it says may be secret, so it is not shown.
+    """
     try:
-        port = parts.port
-    except ValueError:
-        port = None
-    return parts.scheme, (parts.hostname or "").lower(), port or _PORTS.get(parts.scheme, 0)
+        parts = urlsplit(url)
+        _ = parts.port, (parts.hostname or "").encode("idna")  # both say so only when asked
+    except ValueError as error:
+        raise DownloadFailed(
+            f"The address of what is to be fetched is none: {error}.",
+            remedy="It must be https://HOST/.../FILE, with a number for a port; check what was "
+            "named, LEMONADE_GITHUB_URL and LEMONADE_GITHUB_API_URL.",
+        ) from error
+    return parts
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    try:
+        parts = read_address(url)
+    except DownloadFailed:
+        return "", "", 0  # nobody's
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme, 0)
 
 
 def shown_url(url: str) -> str:
     """Without what is signed or secret in it."""
-    parts = urlsplit(url)
+    parts = read_address(url)
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
 
 

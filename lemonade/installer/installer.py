@@ -49,7 +49,7 @@ from lemonade.installer.pip_output import CHECK, CREATE, PipReader
 from lemonade.installer.pointer import read_pointer
 from lemonade.installer.python import finish_environment
 from lemonade.installer.receipts import Package, Receipt, now, read_receipt
-from lemonade.installer.release_build import ReleaseBuilder, downloads_of
+from lemonade.installer.release_build import ReleaseBuilder, downloads_of, drop_downloads
 from lemonade.installer.resolving import ResolvedPlan, resolve
 from lemonade.installer.runtimes import SharedRuntime, drop_unused, held
 from lemonade.installer.threads import committed, finished
@@ -120,7 +120,6 @@ class Installer(TaskOwner):
         self._environ = environ
         self._overlay_of = overlay_of
         self._patience = patience
-        self._taking = asyncio.Lock()
         self._canary = canary
         self.jobs: Jobs[Bundle | None] = Jobs(_KIND, self._tasks)
 
@@ -196,17 +195,16 @@ class Installer(TaskOwner):
             ChecksumMismatch: it is not what it is called, or said to be.
             DownloadFailed: the address does not answer.
         """
-        async with self._taking:  # two that fetch the same would write into one file
-            return await take(
-                source,
-                spec,
-                machine,
-                self._bundles.root,
-                self._environ,
-                self._patience,
-                sha256=sha256,
-                listen=listen,
-            )
+        return await take(
+            source,
+            spec,
+            machine,
+            self._bundles.root,
+            self._environ,
+            self._patience,
+            sha256=sha256,
+            listen=listen,
+        )
 
     async def uninstall(self, spec: BackendSpec) -> bool:
         """Remove every version of the backend; whether there was any.
@@ -289,7 +287,7 @@ class Installer(TaskOwner):
             await self._check(plan, staging, receipt)
             await self._try(plan, staging, receipt, lambda: listen(replace(last, file=_TRY)))
             if plan.release is not None:  # first, or who is killed in between leaves them for ever
-                await finished(_discard, downloads_of(self._bundles.root, plan.backend))
+                await finished(drop_downloads, self._bundles.root, plan)
             await committed(put_to_use, receipt, staging, plan)
         finally:
             await finished(_discard, staging)
@@ -431,7 +429,9 @@ def _typed(plan: InstallPlan, error: Exception) -> InstallError:
             f"There is no space left to install {plan.backend}.",
             remedy="Free some space, or move the cache with LEMONADE_CACHE_DIR, and try again.",
         )
-    return InstallError(
-        f"{plan.backend} could not be installed: {error}.",
-        remedy=f"Check the owner and permissions of {plan.target.parent}.",
-    )
+    remedy = f"Check the owner and permissions of {plan.target.parent}."
+    if isinstance(error, LemonadeError):
+        why, remedy = error.message.rstrip("."), error.remedy or remedy
+    else:
+        why = str(error)
+    return InstallError(f"{plan.backend} could not be installed: {why}.", remedy=remedy)

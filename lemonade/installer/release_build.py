@@ -7,6 +7,7 @@ belong to their owner only. What a killed or cancelled installation fetched is c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Final
 from lemonade.core.errors import ChecksumMismatch, NoSpace, SetupFailed, UnsafeArchive
 from lemonade.core.ids import BackendId
 from lemonade.core.progress import Progress, ProgressListener
+from lemonade.core.units import render_size
 from lemonade.installer.archive import Limits, Report, UnpackedFile, unpack
 from lemonade.installer.fetch import Fetcher, LocalFile, Patience, RemoteFile
 from lemonade.installer.hosts import ReleaseHosts
@@ -237,8 +239,8 @@ class ReleaseBuilder:
         free = shutil.disk_usage(self._root).free
         if needed > free:
             raise NoSpace(
-                f"{self._plan.backend} needs about {needed / 1e9:.1f} GB of space while it is "
-                f"installed, and {self._root} has {free / 1e9:.1f} GB.",
+                f"{self._plan.backend} needs about {render_size(needed)} of space while it is "
+                f"installed, and {self._root} has {render_size(free)}.",
                 remedy="Free some space, or move the cache with LEMONADE_CACHE_DIR.",
                 facts={"needed_bytes": needed, "free_bytes": free},
             )
@@ -263,6 +265,18 @@ def downloads_of(root: Path, backend: BackendId) -> Path:
     return root / DOWNLOADS / backend.recipe / backend.variant
 
 
+def drop_downloads(root: Path, plan: InstallPlan) -> None:
+    """Remove what was fetched for a bundle that is complete. Blocks."""
+    folder = downloads_of(root, plan.backend)
+    for file in plan.given.files if plan.given is not None else ():
+        if file.parent.parent == folder:
+            shutil.rmtree(file.parent, ignore_errors=True)
+    if folder.is_dir():
+        _sweep(folder, set())
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # unless somebody handed over something else meanwhile
+
+
 def make_private(root: Path, folder: Path) -> None:
     """Make a folder for downloads that only its owner may look into. Blocks."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -283,11 +297,12 @@ def is_planned_file(release: ReleasePlan, name: str) -> bool:
 
 
 def _sweep(folder: Path, wanted: set[str]) -> None:
-    """Remove what was fetched for another version and never used."""
+    """Remove what was fetched for another version and never used.
+
+    Folders hold what somebody handed over by its address, and perhaps waits to be installed.
+    """
     for path in folder.iterdir():
-        if path.is_dir():  # what somebody handed over by its address
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name.removesuffix(".etag") not in wanted:
+        if not path.is_dir() and path.name.removesuffix(".etag") not in wanted:
             path.unlink(missing_ok=True)
 
 

@@ -76,13 +76,16 @@ class ReleasePlan:
         return f"{self.repository}/releases/download/{self.tag}/{name}"
 
 
-_TAG: Final = re.compile(r"[A-Za-z0-9][\w.+-]*")
-"""What can be a tag here: it becomes the name of a folder."""
+_TAG: Final = re.compile(r"[A-Za-z0-9][\w.+-]{0,149}", re.ASCII)
+"""What can be a tag here: it becomes the name of a folder, with the GPU and a mark behind it."""
+
+_TAKEN: Final = frozenset({"active.json", "version.txt"})
+"""Files beside the folders of versions, in whose place none may be put."""
 
 
 def is_tag(text: str) -> bool:
     """Whether it could be the version of a release."""
-    return _TAG.fullmatch(text) is not None
+    return _TAG.fullmatch(text) is not None and text not in _TAKEN
 
 
 def gpu_in_tag(spec: BackendSpec) -> bool:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +184,12 @@ def test_what_cannot_be_handed_over(server: Serving, home: Path, catalog: Path) 
         assert (reply.status_code, words in reply.json()["error"]) == (status, True), reply.text
     for body, words in (
         ({"from": 5}, "'from' must be a string"),
+        ({"from": ""}, "'from' names nothing"),
         ({"from": str(damaged), "sha256": "abc"}, "is not a SHA-256"),
         ({"sha256": "0" * 64}, "'sha256' is about what 'from' names"),
         ({"from": str(damaged), "stream": True, "subscribe": False}, "while somebody waits"),
         ({"from": str(damaged), "version": "../x"}, "cannot be a version"),
+        ({"from": str(damaged), "version": "active.json"}, "cannot be a version"),
     ):
         reply = server.post("install", {**ONE, **body})
         assert reply.status_code == 400, reply.text
@@ -197,6 +200,8 @@ def test_what_cannot_be_handed_over(server: Serving, home: Path, catalog: Path) 
     assert f"{home}/absent.tar.gz cannot be read" in refused.stderr
     assert "must be able to read it" in refused.stderr
     assert cli(server, "fake:release", "--sha256", "0" * 64, cwd=home).returncode == 2
+    nothing = cli(server, "fake:release", "--from", "", cwd=home)
+    assert (nothing.returncode, "names nothing" in nothing.stderr) == (2, True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -221,6 +226,8 @@ def test_an_address(home: Path, catalog: Path, archive: Path) -> None:
             for bad, words in (
                 ("file:///etc/passwd", "is not the address of a file"),
                 (f"{releases.url}/", "is not the address of a file"),
+                ("https://[x/y.zip", "what is to be fetched is none"),
+                ("https://two..dots/y.zip", "what is to be fetched is none"),
             ):
                 reply = server.post("install", {**ONE, "from": bad})
                 assert (reply.status_code, words in reply.json()["error"]) == (400, True)
@@ -230,6 +237,29 @@ def test_an_address(home: Path, catalog: Path, archive: Path) -> None:
         assert "secret" not in json.dumps(receipt(home, "v1"))
         assert receipt(home, "v1")["origin"].startswith(releases.url.replace(":", ":")[:16])
         assert {one["path"].split("/")[1] for one in releases.seen} == {"storage"}
+
+
+def test_nobody_takes_away_what_is_being_fetched(home: Path, catalog: Path, archive: Path) -> None:
+    """An address may lead to gigabytes: whoever prunes or installs meanwhile leaves them alone."""
+    with (
+        releasing(home / "releases") as releases,
+        serving(home, env={**env_of(catalog), **releases.environ}) as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        releases.faults = {NAME: [["slow", 1]]}
+        url = f"{releases.url}/storage/somebody/fake/v1/{NAME}"
+        handed = threads.submit(server.post, "install", {**ONE, "from": url, "version": "mine"})
+        assert releases.reached.wait(30)
+        pruned = server.post("backends/prune").json()
+        assert (pruned["removed"], len(pruned["kept"])) == ([], 1), pruned
+        refused = server.post("uninstall", ONE)
+        assert "is being installed just now" in refused.text
+        other = threads.submit(server.post, "install", ONE)
+        releases.go.set()
+        assert handed.result().json()["status"] == "success", handed.result().text
+        assert other.result().json()["status"] == "success", other.result().text
+        assert versions(home) == ["mine", "v1"]
+        assert not [*(home / "cache" / "bin" / ".downloads").rglob("*.tar.gz*")]
 
 
 def test_wheels(home: Path) -> None:

@@ -32,6 +32,10 @@ def test_the_public_hosts_unless_others_are_named() -> None:
         ("ftp://127.0.0.1/x", False),
         ("file:///etc/passwd", False),
         ("https:///x", False),
+        ("https://[::1/x", False),
+        ("https://host:port/x", False),
+        ("http://127.0.0.1:99999/x", False),
+        ("https://two..dots/x", False),
     ],
 )
 def test_who_may_be_asked(url: str, *, fine: bool) -> None:
@@ -42,6 +46,12 @@ def test_who_may_be_asked(url: str, *, fine: bool) -> None:
     with pytest.raises(DownloadFailed) as caught:
         hosts.check(url)
     assert caught.value.remedy
+
+
+def test_hosts_that_are_none_get_no_token_and_break_nothing() -> None:
+    hosts = ReleaseHosts.from_environ({"LEMONADE_GITHUB_URL": "https://[x", "GITHUB_TOKEN": "t"})
+    assert "Authorization" not in hosts.headers("https://elsewhere.example/x")
+    assert "Authorization" in hosts.headers("https://api.github.com/x")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/x", "http://allowed.example/x"])

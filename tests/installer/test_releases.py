@@ -242,6 +242,7 @@ async def test_faults_that_pass(
         ("status:403", DownloadFailed, "refuses"),
         ("status:500", DownloadFailed, "answers 500"),
         ("elsewhere", DownloadFailed, "not encrypted"),
+        ("nowhere", DownloadFailed, "what is to be fetched is none"),
     ],
 )
 async def test_faults_that_stay(

@@ -10,9 +10,9 @@ Faults are per file name, each for so many requests of its content (-1: for ever
 `POST /faults` and a body `{"file": [["cut", 1], ["status:429", 2]]}`: `cut` closes the connection
 half way, `stall` sends half and then nothing, `slow` waits for `POST /go` half way, `corrupt`
 changes a byte, `status:N` answers that, `elsewhere` redirects to `http://example.invalid/`,
-`no-range` ignores ranges. The list of releases is the file `list`. A question about a release is
-the file `api`: `slow` and `status:N`. `GET /seen` lists what was asked: path, range, whether a
-token came.
+`nowhere` to what is no address, `no-range` ignores ranges. The list of releases is the file
+`list`. A question about a release is the file `api`: `slow` and `status:N`. `GET /seen` lists what
+was asked: path, range, whether a token came.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ class Handler(BaseHTTPRequestHandler):
         if not (self.releases.folder / file).is_file():
             return self._send(404, b"")
         where = f"{self.releases.url.replace('127.0.0.1', 'localhost')}/storage/{file}"
-        if self.releases.faults.get(name, [["", 0]])[0][0] == "elsewhere":
-            where = "http://example.invalid/file"
+        fault = self.releases.faults.get(name, [["", 0]])[0][0]
+        where = {"elsewhere": "http://example.invalid/file", "nowhere": "//[x/"}.get(fault, where)
         return self._send(302, b"", Location=where)
 
     def _send_file(self, file: Path) -> None:

@@ -11,6 +11,9 @@ from lemonade.planning import PinKind, judge, on_channel, select
 from tests.unit.planning.examples import MACHINE, backend
 from tests.unit.planning.test_releases import gpu, on
 
+BESIDE = ("active.json", "version.txt")
+"""Files beside the folders of versions."""
+
 
 def release(tag: str = "{version}", name: str = "x.tar.gz", **keys: object) -> BackendSpec:
     pin = PinSpec(
@@ -66,7 +69,7 @@ def test_a_build_for_another_gpu() -> None:
     assert "'v2'" in caught.value.remedy
 
 
-@pytest.mark.parametrize("tag", ["../v2", "a b", "-x", "a/b", ".", "x\n"])
+@pytest.mark.parametrize("tag", ["../v2", "a b", "-x", "a/b", ".", "x\n", "é", "x" * 151, *BESIDE])
 def test_what_is_no_tag(tag: str) -> None:
     for given in ({"pin": tag}, {"version": tag}):
         with pytest.raises(UnsupportedHere, match="cannot be a version"):

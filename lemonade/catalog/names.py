@@ -63,7 +63,8 @@ def own_name(name: object) -> str:
     """The bare part of a name that a user may register.
 
     Raises:
-        MalformedRequest: it does not begin with `user.`, nests a prefix, or has a slash.
+        MalformedRequest: it does not begin with `user.`, nests a prefix, has a slash, or
+                begins with a dot or a hyphen.
     """
     cleaned = clean_name(name)
     origin, bare = split_origin(cleaned)
@@ -78,9 +79,10 @@ def own_name(name: object) -> str:
         raise MalformedRequest(
             f"'{cleaned}' has two prefixes.", remedy=f"Call it 'user.{split_origin(bare)[1]}'."
         )
-    if "/" in bare or bare.startswith("."):
+    if "/" in bare or bare.startswith((".", "-")):  # engines take `-x` for a flag
         raise MalformedRequest(
-            f"'{cleaned}' cannot be registered: a name has no slash and begins with no dot.",
-            remedy=f"Call it 'user.{bare.lstrip('.').replace('/', '-')}'.",
+            f"'{cleaned}' cannot be registered: a name has no slash and begins with no dot and no "
+            "hyphen.",
+            remedy=f"Call it 'user.{bare.lstrip('.-').replace('/', '-')}'.",
         )
     return bare

@@ -77,6 +77,7 @@ NOT_OWN = [
     ("user.user.X", "two prefixes", "user.X"),
     ("user.a/b", "no slash", "user.a-b"),
     ("user..hidden", "no dot", "user.hidden"),
+    ("user.-x", "no hyphen", "user.x"),
 ]
 
 

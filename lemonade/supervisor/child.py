@@ -501,7 +501,9 @@ class Child:
         died_at = self._died_at if self._died_at is not None else self._loop.time()
         lines = self._output.tail(LOOKED_AT_LINES)
         crashed = not self._told_to_end or self._too_late or self._stalled
-        known = diagnose(self.spec.known_problems, lines, ending.signal) if crashed else None
+        # A signal of ours says nothing about what is wrong.
+        by = None if self._told_to_end else ending.signal
+        known = diagnose(self.spec.known_problems, lines, by) if crashed else None
         if self._testimony.out_of_memory:
             known = OUT_OF_MEMORY
         report = ExitReport(

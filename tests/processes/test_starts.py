@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from lemonade.core.errors import ExitedWhileStarting, NeverReady
 from lemonade.core.events import ChildProgressed
-from lemonade.core.process import Diagnosis, KnownProblem, Milestone, ProbeSpec, StartStep
+from lemonade.core.process import (
+    Diagnosis,
+    KnownProblem,
+    Milestone,
+    ProbeSpec,
+    StartStep,
+    StopPolicy,
+)
 from lemonade.supervisor import Phase
 from tests.processes.conftest import PATIENCE, Bench
 
@@ -111,6 +120,21 @@ async def test_a_known_problem_is_called_by_its_name(bench: Bench) -> None:
     assert caught.value.remedy == "Squeeze juice."
     assert caught.value.facts["cause"] == "There is no juice."
     assert caught.value.facts["exit_status"] == 3
+
+
+async def test_our_own_signal_is_no_problem_of_its(bench: Bench) -> None:
+    known = KnownProblem("", "Something else has killed it.", "Free memory.", "SIGKILL")
+    async with bench.supervisor() as supervisor:
+        child = await bench.start(
+            supervisor, "--never-ready", "--ignore-term",
+            probe=probe(stall_timeout=0.3), stop=StopPolicy(grace=0.1), known_problems=(known,),
+        )  # fmt: skip
+        with pytest.raises(NeverReady) as caught:
+            await child.ready()
+        assert child.report is not None
+        assert child.report.signal == signal.SIGKILL
+        assert child.report.diagnosis is None
+    assert "stall_timeout" in caught.value.remedy
 
 
 async def test_who_is_stopped_has_no_problem(bench: Bench) -> None:

@@ -293,6 +293,7 @@ class Fetcher:
         for _ in range(_MOST_REDIRECTS):
             self.hosts.check(url, after=before)
             headers = {**self.hosts.headers(url), **extra}
+            _check_headers(headers, url)
             async with self._session.request(
                 method,
                 url,
@@ -324,6 +325,16 @@ class Fetcher:
                     remedy="Correct SSL_CERT_FILE.",
                 ) from error
         return self._tls
+
+
+def _check_headers(headers: Mapping[str, str], url: str) -> None:
+    """A line break in what the environment says would be a header of its own."""
+    for name, value in headers.items():
+        if not value.isprintable():
+            raise DownloadFailed(
+                f"{shown_url(url)} is not asked: the header {name} would not be one line of text.",
+                remedy="Check GITHUB_TOKEN.",
+            )
 
 
 def _led_to(url: str, where: str) -> str:

@@ -49,7 +49,8 @@ class GrowingFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(self._path, flags, 0o600)
         with contextlib.suppress(OSError):
-            self._etag = self._etag_file.read_text(encoding="utf-8")
+            etag = self._etag_file.read_text(encoding="utf-8", errors="replace")
+            self._etag = etag if etag.isprintable() else ""
         size = os.fstat(self._descriptor).st_size
         may_go_on = self._etag or self._expected_sha256
         if not may_go_on or (self._expected_size and size > self._expected_size):

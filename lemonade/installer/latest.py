@@ -158,6 +158,9 @@ class LatestReleases:
         except (LemonadeError, OSError) as error:
             self._failed_at[repository] = self._clock()
             log.info("The releases of %s are not known anew: %s", repository, error)
+        except Exception:  # nobody waits for it, and the group outlives its members
+            self._failed_at[repository] = self._clock()
+            log.exception("The releases of %s are not known anew", repository)
         finally:
             self._asking.discard(repository)
 
@@ -197,8 +200,10 @@ def _read(file: Path) -> Mapping[str, _Known]:
                 Release(str(tag), tuple(str(name) for name in names))
                 for tag, names in entry["releases"]
             )
-            found[repository] = _Known(releases, str(entry["etag"]), float(entry["asked_at"]))
-        except (KeyError, TypeError, ValueError):
+            etag = str(entry["etag"])
+            sendable = etag if etag.isprintable() else ""
+            found[repository] = _Known(releases, sendable, float(entry["asked_at"]))
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
     return found
 
@@ -211,7 +216,7 @@ def _listed(answer: bytes, what: str) -> tuple[Release, ...]:
             for one in json.loads(answer)
             if not one.get("draft") and not one.get("prerelease")
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DownloadFailed(
             f"The answer about {what} cannot be read: {error!r}.",
             remedy="Check LEMONADE_GITHUB_API_URL: it must be the base of an API of releases.",

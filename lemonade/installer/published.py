@@ -181,7 +181,14 @@ def _read_list(answer: bytes, what: str) -> dict[str, _Listed]:
             sha256 = digest[1].lower() if digest else ""
             listed[str(entry["name"])] = _Listed(int(entry.get("size") or 0), sha256)
         return listed
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise DownloadFailed(
             f"The answer about {what} cannot be read: {error!r}.",
             remedy="Check LEMONADE_GITHUB_API_URL: it must be the base of an API of releases.",

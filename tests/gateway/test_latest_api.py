@@ -114,3 +114,22 @@ def test_nobody_has_looked_yet(server: Serving, releases: Releases) -> None:
     row(server)
     eventually(lambda: row(server)["state"] == "update_available", "the list was asked for")
     assert lists(releases) == 1
+
+
+def test_a_list_that_cannot_be_read_ends_no_server(
+    server: Serving, releases: Releases, home: Path
+) -> None:
+    """Asked for in the background, it is nobody's error; neither is what a broken disk kept."""
+    assert server.post("install", ONE).status_code == 200
+    cache = home / "cache" / "bin" / ".latest.json"
+    for etag, fault in (('"x"\r\nX-Evil: 1', ""), ('"x"', "deep")):
+        asked = lists(releases)
+        releases.faults = {"list": [[fault, -1]]} if fault else {}
+        entry = {"etag": etag, "asked_at": 0, "releases": []}
+        cache.write_text(json.dumps({"somebody/fake": entry}))
+        row(server)
+        eventually(lambda before=asked: lists(releases) > before, "the list was asked for")
+    refused = server.post("install", ONE)
+    assert refused.json()["message"].startswith("fake:release stays at v10"), refused.text
+    assert server.get("health").status_code == 200
+    assert "Traceback" not in server.log()

@@ -179,3 +179,15 @@ async def test_certificates_that_are_not_there(tmp_path: Path) -> None:
         with pytest.raises(DownloadFailed, match=r"none\.pem cannot be read") as caught:
             await fetcher.ask("https://127.0.0.1:9/", "a list")
     assert "SSL_CERT_FILE" in caught.value.remedy
+
+
+async def test_what_would_break_a_request_is_not_sent(releases: Releases, tmp_path: Path) -> None:
+    path = tmp_path / "file.partial"
+    path.write_bytes(DATA[:1000])
+    path.with_name("file.partial.etag").write_bytes(b'"x"\r\nX-Evil: 1')
+    assert (await Fetching(releases, path).fetch("", 0)).sha256 == SHA256
+    hosts = ReleaseHosts.from_environ({**releases.environ, "GITHUB_TOKEN": "one\ntwo"})
+    async with Fetcher(hosts, {}, QUICK) as fetcher:
+        with pytest.raises(DownloadFailed, match="Authorization would not be one line") as caught:
+            await fetcher.ask(f"{releases.url}/api/x", "x")
+    assert "GITHUB_TOKEN" in caught.value.remedy

@@ -11,8 +11,9 @@ Faults are per file name, each for so many requests of its content (-1: for ever
 half way, `stall` sends half and then nothing, `slow` waits for `POST /go` half way, `corrupt`
 changes a byte, `status:N` answers that, `elsewhere` redirects to `http://example.invalid/`,
 `nowhere` to what is no address, `no-range` ignores ranges. The list of releases is the file
-`list`. A question about a release is the file `api`: `slow` and `status:N`. `GET /seen` lists what
-was asked: path, range, whether a token came.
+`list`, which may also be `deep`, more than anybody can read. A question about a release is the
+file `api`: `slow` and `status:N`. `GET /seen` lists what was asked: path, range, whether a token
+came.
 """
 
 from __future__ import annotations
@@ -138,6 +139,8 @@ class Handler(BaseHTTPRequestHandler):
         """The list of a publisher, the newest first; whoever knows it already is told so."""
         releases = self.releases
         fault = releases.fault("list")
+        if fault == "deep":
+            return self._send(200, b"[" * 100_000)
         if not releases.api or fault:
             return self._send(int(fault.removeprefix("status:") or 404), b"{}")
         found = [releases.published(one) for one in folder.iterdir()] if folder.is_dir() else []

@@ -24,7 +24,7 @@ from lemonade.core.errors import LemonadeError, UnknownIncident
 from lemonade.core.ids import IncidentId
 from lemonade.core.inference import JsonObject
 from lemonade.core.process import REDACTED, ExitReport, ProcessSpec
-from lemonade.jobs import TaskOwner
+from lemonade.jobs import TaskOwner, outliving
 from lemonade.residency.resident import Resident
 from lemonade.storage import read_json, write_json
 
@@ -148,7 +148,7 @@ class Incidents(TaskOwner):
         self._unwritten[name] = record
         if not self._writing:
             self._writing = True
-            self._tasks.create_task(self._write_all(), name="write incidents")
+            self._tasks.create_task(outliving(self._write_all(), "writing incidents"))
         kind, cause = Kind(str(facts["kind"])), str(facts["cause"])
         return Incident(name, kind, str(facts["model"]), cause, record)
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from lemonade.core.bus import Bus
 from lemonade.core.events import ModelLoaded, ModelUnloaded
 from lemonade.core.process import ExitReport
+from lemonade.jobs import outliving
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.resident import Phase, Resident
 from lemonade.residency.wellness import HangPolicy, Look, Wellness
@@ -76,7 +77,8 @@ class Residents:
         self.serving[resident.key] = resident
         resident.settled.set()
         self._tasks.create_task(self._watch(resident, port), name=f"watch {resident.served_name}")
-        self._tasks.create_task(self._guard(resident), name=f"guard {resident.served_name}")
+        name = f"guard {resident.served_name}"
+        self._tasks.create_task(outliving(self._guard(resident), name), name=name)
         took = time.monotonic() - resident.created
         assert resident.backend is not None
         log.info("%s: loaded in %.1f s", resident.served_name, took)
@@ -90,7 +92,8 @@ class Residents:
         resident.phase = Phase.DRAINING
         resident.why = why
         self.draining.add(resident)
-        self._tasks.create_task(self._drain(resident), name=f"drain {resident.served_name}")
+        name = f"drain {resident.served_name}"
+        self._tasks.create_task(outliving(self._drain(resident), name), name=name)
         self.pulse()
 
     async def retire_where(self, wanted: Callable[[Resident], bool], why: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from lemonade.core.errors import ChildError, KeepsFailing, LemonadeError
+from lemonade.jobs import outliving
 from lemonade.residency.resident import Resident
 
 log = logging.getLogger(__name__)
@@ -47,9 +48,8 @@ class Revivals:
 
     def add(self, resident: Resident) -> None:
         """It has crashed, and is wanted."""
-        task = self._tasks.create_task(
-            self._revive(resident), name=f"revive {resident.served_name}"
-        )
+        name = f"revive {resident.served_name}"
+        task = self._tasks.create_task(outliving(self._revive(resident), name), name=name)
         self._under_way[resident] = task
         task.add_done_callback(lambda _: self._under_way.pop(resident, None))
 

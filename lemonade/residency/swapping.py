@@ -19,6 +19,7 @@ from lemonade.config import Configuration
 from lemonade.core.errors import InstallForbidden, LemonadeError, NotLoaded
 from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer
+from lemonade.jobs import outliving
 from lemonade.planning import plan_install
 from lemonade.residency.pool import Pool
 from lemonade.residency.resident import Phase, Resident
@@ -92,7 +93,8 @@ class Swapper:
             self._problems.pop(spec.id, None)
             if (earlier := self._tasks.pop(spec.id, None)) is not None:
                 earlier.cancel()  # the setting it follows is not in force any more
-            task = self._group.create_task(self._swap(spec, earlier), name=f"swap {spec.id}")
+            name = f"swap {spec.id}"
+            task = self._group.create_task(outliving(self._swap(spec, earlier), name), name=name)
             self._tasks[spec.id] = task
 
     async def _swap(self, spec: BackendSpec, earlier: asyncio.Task[None] | None) -> None:

@@ -188,10 +188,10 @@ class Supervisor:
         """Have one, also if somebody has ended the last one. Blocks; in the disk's thread only."""
         if not self._guarded or (self._guardian is not None and self._guardian.alive):
             return
-        if self._guardian is not None:
-            log.warning("The guardian of the engines was ended (pid %d).", self._guardian.pid)
-            self._dismiss_guardian()
         try:
+            if self._guardian is not None:
+                log.warning("The guardian of the engines was ended (pid %d).", self._guardian.pid)
+                self._dismiss_guardian()
             self._guardian = Guardian(self._ledger.directory.absolute())
         except OSError as error:  # the next server ends what is left then
             log.warning("The engines have no guardian: %s", error)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
 
 
-async def outliving(work: Awaitable[None], what: str) -> None:
-    """Await it. What it fails with is logged, and the group outlives it; a cancellation passes."""
+async def outliving(work: Callable[[], Awaitable[None]], what: str) -> None:
+    """Do it. What it fails with is logged, and the group outlives it; a cancellation passes.
+
+    It is a function, so that nothing is left behind by a task that was cancelled before it began.
+    """
     try:
-        await work
+        await work()
     except Exception:
         log.exception("%s: failed unexpectedly", what)

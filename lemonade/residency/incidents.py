@@ -148,7 +148,7 @@ class Incidents(TaskOwner):
         self._unwritten[name] = record
         if not self._writing:
             self._writing = True
-            self._tasks.create_task(outliving(self._write_all(), "writing incidents"))
+            self._tasks.create_task(outliving(self._write_all, "writing incidents"))
         kind, cause = Kind(str(facts["kind"])), str(facts["cause"])
         return Incident(name, kind, str(facts["model"]), cause, record)
 

@@ -78,7 +78,7 @@ class Residents:
         resident.settled.set()
         self._tasks.create_task(self._watch(resident, port), name=f"watch {resident.served_name}")
         name = f"guard {resident.served_name}"
-        self._tasks.create_task(outliving(self._guard(resident), name), name=name)
+        self._tasks.create_task(outliving(lambda: self._guard(resident), name), name=name)
         took = time.monotonic() - resident.created
         assert resident.backend is not None
         log.info("%s: loaded in %.1f s", resident.served_name, took)
@@ -93,7 +93,7 @@ class Residents:
         resident.why = why
         self.draining.add(resident)
         name = f"drain {resident.served_name}"
-        self._tasks.create_task(outliving(self._drain(resident), name), name=name)
+        self._tasks.create_task(outliving(lambda: self._drain(resident), name), name=name)
         self.pulse()
 
     async def retire_where(self, wanted: Callable[[Resident], bool], why: str) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class Revivals:
     def add(self, resident: Resident) -> None:
         """It has crashed, and is wanted."""
         name = f"revive {resident.served_name}"
-        task = self._tasks.create_task(outliving(self._revive(resident), name), name=name)
+        task = self._tasks.create_task(outliving(lambda: self._revive(resident), name), name=name)
         self._under_way[resident] = task
         task.add_done_callback(lambda _: self._under_way.pop(resident, None))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -93,8 +94,8 @@ class Swapper:
             self._problems.pop(spec.id, None)
             if (earlier := self._tasks.pop(spec.id, None)) is not None:
                 earlier.cancel()  # the setting it follows is not in force any more
-            name = f"swap {spec.id}"
-            task = self._group.create_task(outliving(self._swap(spec, earlier), name), name=name)
+            swap = partial(self._swap, spec, earlier)
+            task = self._group.create_task(outliving(swap, f"swapping {spec.id}"))
             self._tasks[spec.id] = task
 
     async def _swap(self, spec: BackendSpec, earlier: asyncio.Task[None] | None) -> None:

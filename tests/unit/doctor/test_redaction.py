@@ -205,7 +205,7 @@ def test_nothing_planted_is_in_the_archive(tmp_path: Path) -> None:
     assert config["llamacpp"]["args"] == "--threads 1 --api-key [redacted]"
     assert json.loads(read["directories.json"])["cache"].endswith("/cache")
     assert json.loads(read["bundles.json"])[0]["backend"] == "fake:cpu"
-    assert json.loads(read["children.json"])[0]["state"] == "unreadable"
+    assert json.loads(read["children.json"])[0]["state"] == "damaged"
     assert {row["id"] for row in json.loads(read["backends.json"])}
     assert json.loads(read["hardware.json"])["cpu"]["cores"] > 0
 

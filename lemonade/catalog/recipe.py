@@ -137,9 +137,12 @@ class UpstreamSpec(Declared):
     Attributes:
         ready: path that answers 200 when the child may be used.
         ready_within: limit of a start, seconds, however hard it works.
-        stall_timeout: how long a start may show no sign of work, seconds.
+        stall_timeout: how long a start may show no sign of work, seconds; and an engine that
+            somebody waits for, before it is asked for a token.
         hang_timeout: how long an engine with requests may fail its probes, send nothing and
             compute nothing, seconds; 0 is without limit.
+        dead_status: HTTP status of `ready` by which an engine that was ready says that it has
+            lost the process that computes; 0 if it never says so.
         phases: how its output tells where a start is; the first that fits a line counts.
         levels: how a line of its output tells how grave it is; the first that fits counts, and
             without one it is `info`.
@@ -165,6 +168,7 @@ class UpstreamSpec(Declared):
     ready_within: float = 3600.0
     stall_timeout: float = 120.0
     hang_timeout: float = 300.0
+    dead_status: int = 0
     phases: tuple[PhaseSpec, ...] = ()
     levels: tuple[LevelSpec, ...] = ()
     stop_grace: float = 5.0

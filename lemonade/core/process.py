@@ -88,6 +88,10 @@ class Diagnosis:
     severe: bool = False
 
 
+class SaysItIsDeadError(Exception):
+    """Raised by a probe: the child answers, and says that what computes in it has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeSpec:
     """How readiness is asked for. Times are seconds.
@@ -100,6 +104,8 @@ class ProbeSpec:
         stall_timeout: how long a start may show no sign of work; 0 leaves it to `ready_within`.
         milestones: how its output tells where it is; the first that fits a line counts.
         patience: how many failed probes in a row make a ready child unhealthy.
+        dead_status: HTTP status by which a child that was ready says that what computes in it has
+            ended; 0 if it says nothing.
     """
 
     path: str
@@ -109,6 +115,7 @@ class ProbeSpec:
     stall_timeout: float = 120.0
     milestones: tuple[Milestone, ...] = ()
     patience: int = 3
+    dead_status: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,19 @@ class ProcessSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceHold:
+    """Memory of a device that a process holds.
+
+    Attributes:
+        device: where it is: a PCI address, or what the driver calls the device.
+    """
+
+    pid: int
+    device: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ExitReport:
     """How a child ended.
 
@@ -200,6 +220,11 @@ class ExitReport:
         survivors: pids that are still alive in spite of SIGKILL.
         diagnosis: what was wrong, if that is a known problem.
         kernel: what the kernel said about it meanwhile, where that may be read.
+        given_up: why it was killed though it lived and nobody had asked it to stop; else empty.
+        resident_bytes: main memory it held with all its descendants when that was last seen, at
+            most a second before its end; without pages of files, which may stay in memory.
+        device_bytes: memory of devices they held then, as far as drivers tell.
+        still_held: of that, what drivers had not taken back when all was dead for seconds.
     """
 
     status: int | None
@@ -211,9 +236,15 @@ class ExitReport:
     survivors: tuple[int, ...] = ()
     diagnosis: Diagnosis | None = None
     kernel: tuple[str, ...] = ()
+    given_up: str = ""
+    resident_bytes: int = 0
+    device_bytes: int = 0
+    still_held: tuple[DeviceHold, ...] = ()
 
     def sentence(self) -> str:
         """One sentence: `exited with status 1 after 0.2 s`."""
+        if self.given_up:
+            return f"was killed after {self.lived:.1f} s: {self.given_up}"
         if self.signal is not None:
             try:
                 name = signal.Signals(self.signal).name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 from aiohttp import web
@@ -195,6 +196,7 @@ def _save_options(parts: Parts, key: str, options: dict[str, Any]) -> None:
 async def unload(request: web.Request) -> web.Response:
     """Unload one model, or all when the body names none."""
     parts = parts_of(request)
+    begin = time.monotonic()
     try:
         body = await read_object(request, empty_ok=True)
     except MalformedRequest as error:
@@ -203,13 +205,32 @@ async def unload(request: web.Request) -> web.Response:
             error.message, remedy="Send an empty body to unload everything."
         ) from error
     if body.get("model_name") is None and body.get("model") is None:
+        leaving = parts.pool.residents()
         await parts.pool.unload_where(lambda _: True, "everything was unloaded on request")
-        return json_response({"status": "success", "message": "All models unloaded."})
-    name = model_name(body, "model_name", "model")
-    await parts.pool.unload(name)
-    return json_response(
-        {"status": "success", "message": f"Unloaded model: {name}", "model_name": name}
-    )
+        answer = {"status": "success", "message": "All models unloaded."}
+    else:
+        name = model_name(body, "model_name", "model")
+        key = parts.registry.resolve(name).canonical_name
+        leaving = tuple(one for one in parts.pool.residents() if one.key == key)
+        await parts.pool.unload(name)
+        answer = {"status": "success", "message": f"Unloaded model: {name}", "model_name": name}
+    took = round(time.monotonic() - begin, 3)
+    return json_response({**answer, "took_s": took, **_given_back(leaving)})
+
+
+def _given_back(leaving: Iterable[Resident]) -> JsonObject:
+    """What engines that have ended held when they were last seen, and what is not free yet."""
+    reports = [one.report for one in leaving if one.report is not None]
+    still_held: list[JsonObject] = []
+    freed = 0
+    for report in reports:
+        still_held += [{"pid": pid, "device": "", "bytes": None} for pid in report.survivors]
+        held = [{"pid": x.pid, "device": x.device, "bytes": x.bytes} for x in report.still_held]
+        still_held += held
+        if not report.survivors:
+            freed += report.resident_bytes
+            freed += max(0, report.device_bytes - sum(x.bytes for x in report.still_held))
+    return {"freed_bytes": freed, "still_held": still_held}
 
 
 async def pin(request: web.Request) -> web.Response:

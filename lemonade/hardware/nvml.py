@@ -38,6 +38,13 @@ class PciInfo(Protocol):
     busId: str | bytes  # noqa: N815 - NVIDIA's name
 
 
+class ProcessInfo(Protocol):
+    """A process, and the bytes it holds; `None` where the driver does not tell."""
+
+    pid: int
+    usedGpuMemory: int | None  # noqa: N815 - NVIDIA's name
+
+
 class Nvml(Protocol):
     """The part of `pynvml` we call. Old bindings give bytes where newer ones give strings."""
 
@@ -53,6 +60,7 @@ class Nvml(Protocol):
     def nvmlDeviceGetUUID(self, handle: object) -> str | bytes: ...
     def nvmlDeviceGetCudaComputeCapability(self, handle: object) -> Sequence[int]: ...
     def nvmlDeviceGetMemoryInfo(self, handle: object) -> MemoryInfo: ...
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> Sequence[ProcessInfo]: ...
     def nvmlDeviceGetPciInfo(self, handle: object) -> PciInfo: ...
 
     # ruff: enable[N802, D102]

@@ -62,5 +62,6 @@ def _probe(facts: LaunchFacts) -> ProbeSpec:
         path=upstream.ready,
         ready_within=seconds("ready_timeout", upstream.ready_within),
         stall_timeout=seconds("stall_timeout", upstream.stall_timeout),
+        dead_status=upstream.dead_status,
         milestones=tuple(Milestone(phase.name, phase.pattern) for phase in upstream.phases),
     )

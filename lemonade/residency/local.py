@@ -77,6 +77,14 @@ class LocalInstance:
         """Return when the probe has passed."""
         await self._child.ready()
 
+    async def stands_still(self, patience: float) -> None:
+        """Return when neither it nor anything below it works."""
+        await self._child.stands_still(patience)
+
+    def give_up(self, why: str) -> None:
+        """Kill it."""
+        self._child.give_up(why)
+
     async def ended(self) -> ExitReport:
         """Return when nothing of it is left."""
         report = await self._child.ended()
@@ -127,7 +135,11 @@ class LocalPlacement:
     async def start(self, spec: ProcessSpec, *, api_key: str) -> Instance:
         """Spawn it; see `Placement.start`."""
         probe = http_probe(
-            spec.endpoint, spec.probe.path, api_key=api_key, timeout=spec.probe.timeout
+            spec.endpoint,
+            spec.probe.path,
+            api_key=api_key,
+            timeout=spec.probe.timeout,
+            dead_status=spec.probe.dead_status,
         )
         child = await self._supervisor.start(spec, probe)
         return LocalInstance(child, Upstream(spec.endpoint, api_key=api_key))

@@ -63,6 +63,14 @@ class Instance(Protocol):
         """
         ...
 
+    async def stands_still(self, patience: float) -> None:
+        """Return when it has shown no sign of work for so many seconds."""
+        ...
+
+    def give_up(self, why: str) -> None:
+        """Kill it because it is of no use any more, though it lives."""
+        ...
+
     async def ended(self) -> ExitReport:
         """Return when nothing of it is left, however it ended."""
         ...

@@ -519,7 +519,7 @@ class Pool(TaskOwner):
         report: ExitReport | None = None
         try:
             if resident.instance is not None:
-                report = await resident.instance.stop(now=True)
+                report = resident.report = await resident.instance.stop(now=True)
         finally:
             if not self._closed:
                 self._failures.start_failed(resident, step, error, report)

@@ -21,6 +21,7 @@ from typing import Self
 
 from lemonade.catalog import BackendSpec, ModelSpec, RecipeSpec
 from lemonade.core.errors import LemonadeError
+from lemonade.core.process import ExitReport
 from lemonade.planning import EffectiveOptions
 from lemonade.residency.fitted import Fitted
 from lemonade.residency.placement import Instance
@@ -63,6 +64,7 @@ class Resident:
         notices: what whoever asked for the load should know.
         settled: done when the load ended; raises the load's error to every waiter.
         gone: set when nothing of it is left.
+        report: how its engine ended, if it had one.
         last_use: monotonic seconds of the last lease's begin or end.
     """
 
@@ -86,6 +88,7 @@ class Resident:
     superseded: bool = False
     promised_to: Resident | None = None
     error: LemonadeError | None = None
+    report: ExitReport | None = None
     why: str = ""
     kept: bool = False
     fingerprint: str = ""

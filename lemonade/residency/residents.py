@@ -17,6 +17,7 @@ from lemonade.core.process import ExitReport
 from lemonade.jobs import outliving
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.resident import Phase, Resident
+from lemonade.residency.standstill import give_up_if_it_stands_still
 from lemonade.residency.wellness import HangPolicy, Look, Wellness
 
 log = logging.getLogger(__name__)
@@ -145,9 +146,12 @@ class Residents:
         """Follow an engine to its end, asked for or not."""
         assert resident.instance is not None
         report: ExitReport | None = None
+        heed = outliving(lambda: give_up_if_it_stands_still(resident), "the watch for standstill")
+        heeding = self._tasks.create_task(heed)
         try:
-            report = await resident.instance.ended()
+            report = resident.report = await resident.instance.ended()
         finally:
+            heeding.cancel()
             port.release()
             if self.serving.get(resident.key) is resident:
                 del self.serving[resident.key]

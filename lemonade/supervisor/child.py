@@ -13,10 +13,9 @@ import logging
 import signal as os_signals
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
-from lemonade.core.bus import Bus
 from lemonade.core.errors import LemonadeError, SpawnFailed
 from lemonade.core.events import (
     ChildBecameReady,
@@ -26,24 +25,24 @@ from lemonade.core.events import (
 )
 from lemonade.core.ids import ChildId
 from lemonade.core.logs import LogRecord
-from lemonade.core.process import ExitReport, ProcessSpec, StartStep
-from lemonade.supervisor.beside import Beside
+from lemonade.core.process import DeviceHold, ExitReport, ProcessSpec, StartStep
 from lemonade.supervisor.diagnosis import LOOKED_AT_LINES, diagnose
 from lemonade.supervisor.entry import Entry
-from lemonade.supervisor.failures import not_ready, will_not_die
+from lemonade.supervisor.failures import log_end, not_ready, will_not_die
 from lemonade.supervisor.health import HealthWatch, Probe
-from lemonade.supervisor.journal import Journal
+from lemonade.supervisor.holding import Holdings
 from lemonade.supervisor.kernel import OUT_OF_MEMORY, Testimony, Witness
 from lemonade.supervisor.kin import Family
-from lemonade.supervisor.ledger import Ledger, Owner, Record
+from lemonade.supervisor.ledger import Record
 from lemonade.supervisor.logfile import LogFile, LogWriter
 from lemonade.supervisor.logs import Output, PipeReader
-from lemonade.supervisor.ports import taken_by_others
 from lemonade.supervisor.processes import Effort, ProcessFacts, effort_of, send_signal
 from lemonade.supervisor.spawn import Ending, Spawned
 from lemonade.supervisor.states import Action, ChildState, Phase, Signal, Step, begin, transition
 from lemonade.supervisor.stopping import Swept, sweep
-from lemonade.supervisor.vigil import Steps, Vigil
+from lemonade.supervisor.strangers import Strangers
+from lemonade.supervisor.surroundings import Surroundings
+from lemonade.supervisor.vigil import AT_WORK, Steps, Vigil
 
 log = logging.getLogger(__name__)
 
@@ -55,27 +54,6 @@ _SIDE_LIMIT: Final = 5.0
 _ABANDON_LIMIT: Final = 0.5
 """Most seconds that the loop is held up for a killed process when its task is torn down."""
 _INBOX: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every child of one supervisor shares.
-
-    Attributes:
-        bus: told what happens.
-        ledger: where the child is recorded.
-        beside: threads for what blocks.
-        owner: this server, as the records name it.
-        journal: where the lines of all children go.
-        watch_interval: least seconds between two probes of a ready child.
-    """
-
-    bus: Bus
-    ledger: Ledger
-    beside: Beside
-    owner: Owner
-    journal: Journal
-    watch_interval: float
 
 
 class Child:
@@ -122,9 +100,18 @@ class Child:
         self._output.heed = self._steps.heed if spec.probe.milestones else None
         self._vigil = Vigil(spec.probe, self.effort, lambda: self._output.printed_bytes)
         self._stalled = False
+        self._given_up = ""
+        self._still_held: tuple[DeviceHold, ...] = ()
         self._heed_step: Callable[[StartStep], None] | None = None
         self._entry = Entry(around.ledger, around.beside, self._record)
-        self._health = HealthWatch(spec.probe, probe, self._is_stranger, around.watch_interval)
+        self._holdings = Holdings(self._family, around.devices)
+        self._health = HealthWatch(
+            spec.probe,
+            probe,
+            Strangers(spec, self._family, around.beside).answer,
+            around.watch_interval,
+            lambda: self.give_up("it says that the process that computes has ended"),
+        )
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[Signal] = asyncio.Queue(_INBOX)
         self._state: ChildState = begin().state
@@ -248,6 +235,25 @@ class Child:
             self._hurry.set()
             self._tell(Signal.DEADLINE)
 
+    async def stands_still(self, patience: float) -> None:
+        """Return when it has shown no sign of work for so many seconds.
+
+        What it prints is none, since it may print that it was asked for its health.
+        """
+        policy = replace(self.spec.probe, stall_timeout=patience)
+        await Vigil(policy, self.effort, lambda: 0, busy_share=AT_WORK).watch()
+
+    def give_up(self, why: str) -> None:
+        """Kill it although it lives and was ready: it is of no use any more."""
+        if self._given_up or self._state.phase not in (Phase.READY, Phase.UNHEALTHY):
+            return
+        self._given_up = why
+        log.warning("%s is given up: %s", self.spec.name, why)
+        self._hurry.set()
+        # Unhealthy, then to be ended, then to be ended at once.
+        for signal in (Signal.PROBE_FAILED, Signal.DEADLINE, Signal.DEADLINE):
+            self._tell(signal)
+
     # ---- for its supervisor
 
     async def recorded(self) -> None:
@@ -263,7 +269,10 @@ class Child:
 
     async def notice(self, newcomers: Sequence[ProcessFacts]) -> None:
         """Look for kin among processes that are new on this machine, and record them."""
-        await self._around.beside.proc(self._family.note, newcomers)
+        if await self._around.beside.proc(
+            self._holdings.note, newcomers, lives=self._state.phase is not Phase.STOPPING
+        ):
+            self._health.hurry.set()  # it may not be able to do without whom it has lost
         await self._entry.amend()
 
     async def run(self) -> None:
@@ -335,8 +344,7 @@ class Child:
 
     async def effort(self) -> Effort:
         """What it and all it has started have done so far."""
-        known = [self._spawned.pid, *self.descendants]
-        return await self._around.beside.proc(effort_of, known)
+        return await self._around.beside.proc(effort_of, self._holdings.members())
 
     def _progressed(self, step: StartStep) -> None:
         self._around.bus.publish(ChildProgressed(self.id, self.spec.name, step))
@@ -365,23 +373,6 @@ class Child:
                 log.info("%s is being ended (pid %d)", name, self._spawned.pid)
             case _:
                 pass
-
-    async def _is_stranger(self) -> bool:
-        """Whether a server that took the child's port before it could has answered for it."""
-        port = self.spec.endpoint.port
-        try:
-            taken = await self._around.beside.proc(self._port_is_taken, port)
-        except OSError as error:
-            log.warning("%s: who listens on its port cannot be seen: %s", self.spec.name, error)
-            return True  # and is asked again
-        if taken:
-            log.warning("%s: another program listens on its port %d", self.spec.name, port)
-            return True
-        return False
-
-    def _port_is_taken(self, port: int) -> bool:
-        family = [facts.pid for facts in self._family.living()]
-        return taken_by_others(port, [self._spawned.pid, *family])
 
     async def _enter_in_ledger(self) -> None:
         try:
@@ -419,7 +410,10 @@ class Child:
         self._tell(Signal.EXITED)
 
     async def _terminate(self) -> None:
-        self._ask_until = self._loop.time() + self.spec.stop.grace
+        grace = self.spec.stop.grace
+        if self._too_late or self._stalled:  # nobody has ever used it
+            grace = min(grace, _ORPHAN_GRACE)
+        self._ask_until = self._loop.time() + grace
         if self._hurry.is_set():  # the DEADLINE that kills it is in the inbox already
             return
         await self._look_around()
@@ -445,7 +439,9 @@ class Child:
 
     async def _look_around(self) -> None:
         """Note the descendants while their parent, by which they are known, is still alive."""
-        await self._bounded(self._around.beside.proc(self._family.living))
+        await self._bounded(
+            self._around.beside.proc(self._holdings.survey, lives=self._ending is None)
+        )
 
     def _begin_sweep(self, company: asyncio.TaskGroup) -> None:
         self._deadline = None
@@ -472,12 +468,17 @@ class Child:
         survivors = self._swept.survivors
         if not self._spawned.collect():
             survivors = (self._spawned.pid, *survivors)
+        await self._bounded(self._wait_for_drivers())
         if self._writer is not None:
             await self._bounded(self._writer.flush())
         if not survivors:
             await self._bounded(self._entry.leave())
         await self._bounded(self._ask_kernel())
         self._conclude(final, survivors)
+
+    async def _wait_for_drivers(self) -> None:
+        within = min(self.spec.stop.kill_within, _SIDE_LIMIT - 1)
+        self._still_held = await self._holdings.given_back(self._around.beside, within=within)
 
     async def _ask_kernel(self) -> None:
         """Why it ended, if it was not told to."""
@@ -500,7 +501,8 @@ class Child:
         ending = self._ending or Ending(None, None)
         died_at = self._died_at if self._died_at is not None else self._loop.time()
         lines = self._output.tail(LOOKED_AT_LINES)
-        crashed = not self._told_to_end or self._too_late or self._stalled
+        ours = self._too_late or self._stalled or bool(self._given_up)
+        crashed = not self._told_to_end or ours
         # A signal of ours says nothing about what is wrong.
         by = None if self._told_to_end else ending.signal
         known = diagnose(self.spec.known_problems, lines, by) if crashed else None
@@ -510,22 +512,23 @@ class Child:
             status=ending.status,
             signal=ending.signal,
             lived=died_at - self._born,
-            expected=self._told_to_end,
+            expected=self._told_to_end and not self._given_up,
             last_lines=lines[-_LAST_LINES:],
             swept=self._swept.ended,
             survivors=survivors,
             diagnosis=known,
             kernel=self._testimony.lines,
+            given_up=self._given_up,
+            resident_bytes=self._holdings.resident_bytes,
+            device_bytes=self._holdings.device_bytes,
+            still_held=self._still_held,
         )
         self._report = report
         self._state = final
         self._settled.set()
         self._over.set()
-        as_wanted = report.expected and not (self._too_late or self._stalled)
-        level = logging.ERROR if survivors else logging.INFO if as_wanted else logging.WARNING
-        cause = f": {known.cause}" if known is not None else ""
         self._output.remark(f"[the engine {report.sentence()}]")
-        log.log(level, "%s %s%s%s", self.spec.name, report.sentence(), _remains(report), cause)
+        log_end(self.spec.name, report, as_wanted=report.expected and not ours)
         self._around.bus.publish(ChildEnded(self.id, self.spec.name, report))
 
     def _abandon(self) -> None:
@@ -540,12 +543,3 @@ class Child:
         self._spawned.collect(within=_ABANDON_LIMIT)
         self._recorded.set()
         self._conclude(ChildState(Phase.FAILED), ())
-
-
-def _remains(report: ExitReport) -> str:
-    words = ""
-    if report.swept:
-        words += f"; ended besides: {', '.join(map(str, report.swept))}"
-    if report.survivors:
-        words += f"; still alive: {', '.join(map(str, report.survivors))}"
-    return words

@@ -1,15 +1,18 @@
 """What is said about a child that did not do what it was started for.
 
-Pure: from what was wanted and how it ended to an error with a sentence, the child's own last
+From what was wanted and how it ended to an error with a sentence, the child's own last
 lines, and what to do now.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from lemonade.core.errors import ChildError, ExitedWhileStarting, NeverReady, WouldNotDie
 from lemonade.core.process import ExitReport, ProcessSpec, StartStep
+
+log = logging.getLogger(__name__)
 
 _QUOTED_LINES: Final = 6
 _QUOTED_CHARACTERS: Final = 300
@@ -60,7 +63,7 @@ def not_ready(
             "`lemonade logs` shows all it printed.",
             facts={**facts, "ready_within": limit},
         )
-    if report.expected:
+    if report.expected and not report.given_up:
         return ExitedWhileStarting(
             f"{spec.name}: the engine was stopped before it was ready.",
             remedy="Load the model again if you want it.",
@@ -84,6 +87,24 @@ def will_not_die(spec: ProcessSpec, report: ExitReport) -> WouldNotDie:
         "taken until that lets go or the machine is restarted.",
         facts={**_facts(report), "survivors": list(report.survivors)},
     )
+
+
+def log_end(name: str, report: ExitReport, *, as_wanted: bool) -> None:
+    """One line about a child that has ended, and what had to be ended with it."""
+    words = ""
+    if report.swept:
+        words += f"; ended besides: {', '.join(map(str, report.swept))}"
+    if report.survivors:
+        words += f"; still alive: {', '.join(map(str, report.survivors))}"
+    if report.still_held:
+        held = ", ".join(f"{one.bytes >> 20} MiB of {one.device}" for one in report.still_held)
+        words += f"; not given back by the driver: {held}"
+    if report.diagnosis is not None:
+        words += f": {report.diagnosis.cause}"
+    level = logging.INFO if as_wanted else logging.WARNING
+    if report.survivors or report.still_held:
+        level = logging.ERROR
+    log.log(level, "%s %s%s", name, report.sentence(), words)
 
 
 def _facts(report: ExitReport) -> dict[str, object]:

@@ -7,12 +7,13 @@ yes is believed only if the child's port is not held by somebody else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lemonade.core.errors import LemonadeError
-from lemonade.core.process import ProbeSpec
+from lemonade.core.process import ProbeSpec, SaysItIsDeadError
 from lemonade.supervisor.states import Signal
 
 log = logging.getLogger(__name__)
@@ -30,20 +31,32 @@ class HealthWatch:
         probe: the question.
         is_stranger: whether the one who answers is not the child.
         watch_interval: least seconds between two questions to a child that has answered.
+        found_dead: told that the child has said, twice, that what computes in it has ended.
+        hurry: set by whoever has reason to doubt; the next question is asked at once.
     """
 
     policy: ProbeSpec
     probe: Probe
     is_stranger: Callable[[], Awaitable[bool]]
     watch_interval: float
+    found_dead: Callable[[], None] = lambda: None
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, tell: Callable[[Signal], None]) -> None:
         """Ask until cancelled; `tell` hears of the first yes, of a loss and of a recovery."""
         well = False
         pause = self.policy.interval
-        failures = 0
+        failures = deaths = 0
         while True:
-            if await self._answers() and (well or not await self.is_stranger()):
+            answers = await self._answers()
+            deaths = deaths + 1 if answers is None else 0
+            if well and deaths:
+                if deaths > 1:
+                    self.found_dead()
+                    return
+                await asyncio.sleep(self.policy.interval)
+                continue
+            if answers and (well or not await self.is_stranger()):
                 failures = 0
                 if not well:
                     well = True
@@ -54,11 +67,20 @@ class HealthWatch:
                 if well and failures >= self.policy.patience:
                     well = False
                     tell(Signal.PROBE_FAILED)
-            await asyncio.sleep(pause)
+            await self._pause(pause)
 
-    async def _answers(self) -> bool:
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.hurry.wait()
+        self.hurry.clear()
+
+    async def _answers(self) -> bool | None:
+        """Whether it may be used; `None` if it says itself that it is dead."""
         try:
             async with asyncio.timeout(self.policy.timeout):
                 return await self.probe()
+        except SaysItIsDeadError:
+            return None
         except (OSError, LemonadeError):  # a TimeoutError is an OSError
             return False

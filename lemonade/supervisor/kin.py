@@ -48,21 +48,27 @@ class Family:
         self._pipe_inode = pipe_inode
         self._noted: dict[int, Descendant] = {}
         self._executables: dict[str, None] = {}
+        self._ever: set[int] = {leader.pid}
 
     def descendants(self) -> tuple[Descendant, ...]:
         """Those that were alive when last looked at, by pid."""
         return tuple(sorted(self._noted.values()))
 
+    def departed(self) -> tuple[int, ...]:
+        """The numbers of all that ever belonged to it and that nobody has now. Looks at each."""
+        return tuple(pid for pid in sorted(self._ever) if _is_nobodys(pid))
+
     def executables(self) -> tuple[str, ...]:
         """Every program the leader has been seen to run; a launcher becomes another."""
         return tuple(self._executables)
 
-    def note(self, newcomers: Iterable[ProcessFacts]) -> None:
+    def note(self, newcomers: Iterable[ProcessFacts]) -> bool:
         """Recognise kin among processes not looked at before.
 
-        Also forgets, and collects, descendants that have ended.
+        Also forgets, and collects, descendants that have ended. Tells whether there were any.
         """
         self._observe_leader()
+        before = set(self._noted)
         for pid, known in tuple(self._noted.items()):
             facts = read_process(pid)
             if facts is None or facts.identity != known.identity:
@@ -74,6 +80,8 @@ class Family:
                 self._bury(facts)
             else:
                 self._noted[facts.pid] = Descendant(facts.identity, executable_of(facts.pid))
+        self._ever |= self._noted.keys()
+        return not before <= self._noted.keys()
 
     def living(self) -> tuple[ProcessFacts, ...]:
         """Every descendant that is alive now; the dead that were re-parented to us are collected.
@@ -93,6 +101,7 @@ class Family:
             alive.append(facts)
             if facts.pid not in self._noted:
                 self._noted[facts.pid] = Descendant(facts.identity, executable_of(facts.pid))
+        self._ever |= self._noted.keys()
         return tuple(sorted(alive, key=lambda facts: facts.pid))
 
     def _observe_leader(self) -> None:
@@ -137,6 +146,11 @@ class Family:
         if facts.dead or facts.parent not in (own, _INIT):
             return False
         return holds_pipe_end(facts.pid, self._pipe_inode)
+
+
+def _is_nobodys(pid: int) -> bool:
+    facts = read_process(pid)
+    return facts is None or facts.dead
 
 
 class Census:

@@ -24,10 +24,12 @@ from lemonade.core.errors import ShuttingDown
 from lemonade.core.events import ChildSpawned
 from lemonade.core.ids import ChildId
 from lemonade.core.process import ProcessSpec
+from lemonade.hardware import device_memory
 from lemonade.supervisor.beside import Beside
-from lemonade.supervisor.child import Child, Surroundings
+from lemonade.supervisor.child import Child
 from lemonade.supervisor.guardian import Guardian
 from lemonade.supervisor.health import Probe
+from lemonade.supervisor.holding import DeviceLook
 from lemonade.supervisor.journal import Journal
 from lemonade.supervisor.kin import Census
 from lemonade.supervisor.ledger import Ledger, Owner
@@ -35,6 +37,7 @@ from lemonade.supervisor.ports import PortLease, Ports
 from lemonade.supervisor.processes import become_subreaper
 from lemonade.supervisor.reaper import Reaper
 from lemonade.supervisor.spawn import spawn
+from lemonade.supervisor.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class Supervisor:
         notice_interval: float = 1.0,
         orphan_grace: float = 1.0,
         guarded: bool = False,
+        devices: DeviceLook = device_memory,
     ) -> None:
         """Set up, without doing anything yet.
 
@@ -72,6 +76,7 @@ class Supervisor:
             orphan_grace: seconds that an earlier server's processes get to end by themselves.
             guarded: have a guardian, from the first child on, that ends what the children have
                 started if this process is killed. Needs a `/proc`.
+            devices: tells what processes hold of devices' memory.
         """
         self.journal = Journal()
         self._bus = bus
@@ -81,6 +86,7 @@ class Supervisor:
         self._orphan_grace = orphan_grace
         self._guarded = guarded and sys.platform.startswith("linux")
         self._guardian: Guardian | None = None
+        self._devices = devices
         self._children: dict[ChildId, Child] = {}
         self._ports = Ports()
         self._closing = False
@@ -104,7 +110,13 @@ class Supervisor:
             beside.close()
             raise
         self._around = Surroundings(
-            self._bus, self._ledger, beside, owner, self.journal, self._watch_interval
+            self._bus,
+            self._ledger,
+            beside,
+            owner,
+            self.journal,
+            self._watch_interval,
+            self._devices,
         )
         await self._group.__aenter__()
         self._noticing = self._group.create_task(self._notice_descendants(beside))

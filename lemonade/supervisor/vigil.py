@@ -28,24 +28,30 @@ _BUSY_SHARE: Final = 0.05
 """Share of a core that counts as computing. What an engine spends on answering our own probes is
 well below: llama-server takes 0.1 % for twenty of them a second."""
 
+AT_WORK: Final = 0.5
+"""Share of a core that an engine takes which computes an answer. One whose processes wait for one
+that will never answer may take a tenth, in looking whether it has."""
+
 _GROWTH_BYTES: Final = 1 << 20
 _LINE_CHARACTERS: Final = 500
 
 
 @dataclass(slots=True)
 class Vigil:
-    """Watches one start.
+    """Watches one start, or an engine that somebody waits for.
 
     Attributes:
         policy: how long a start may show nothing.
         look: what all its processes have done so far.
         printed: how many bytes it has printed so far.
+        busy_share: share of a core that counts as computing.
         last_sign: monotonic time of the last sign of work.
     """
 
     policy: ProbeSpec
     look: Callable[[], Awaitable[Effort]]
     printed: Callable[[], int]
+    busy_share: float = _BUSY_SHARE
     last_sign: float = field(default_factory=time.monotonic)
     _blind: bool = False
 
@@ -64,7 +70,7 @@ class Vigil:
             works = (
                 self._blind
                 or self.printed() != heard
-                or effort.cpu_seconds - before.cpu_seconds > _BUSY_SHARE * (now - then)
+                or effort.cpu_seconds - before.cpu_seconds > self.busy_share * (now - then)
                 or effort.read_bytes > before.read_bytes
                 or effort.resident_bytes > most + _GROWTH_BYTES
             )

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from lemonade.core.errors import UpstreamError, UpstreamTimeout
-from lemonade.core.process import Endpoint
+from lemonade.core.process import Endpoint, SaysItIsDeadError
 from lemonade.upstream.pool import Upstream
 from lemonade.upstream.request import UpstreamRequest
 from lemonade.upstream.response import ANSWER_LIMIT
@@ -51,15 +51,25 @@ async def fetch(
 
 
 def http_probe(
-    endpoint: Endpoint, path: str, *, api_key: str = "", timeout: float = 2.0
+    endpoint: Endpoint,
+    path: str,
+    *,
+    api_key: str = "",
+    timeout: float = 2.0,
+    dead_status: int = 0,
 ) -> Callable[[], Awaitable[bool]]:
-    """A probe that passes when the child answers 200 at `path` within `timeout` seconds."""
+    """A probe that passes when the child answers 200 at `path` within `timeout` seconds.
+
+    It raises `SaysItIsDeadError` when the answer is `dead_status`.
+    """
 
     async def probe() -> bool:
         try:
             status, _ = await fetch(endpoint, path, api_key=api_key, timeout=timeout, limit=65536)
         except UpstreamError:
             return False
+        if dead_status and status == dead_status:
+            raise SaysItIsDeadError
         return status == 200
 
     return probe

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -106,7 +107,7 @@ class Bench:
         return sorted(self.ledger.glob("*.json"))
 
     @asynccontextmanager
-    async def supervisor(self, **settings: float) -> AsyncIterator[Supervisor]:
+    async def supervisor(self, **settings: Any) -> AsyncIterator[Supervisor]:
         bus = Bus()
         bus.subscribe(Event, self.events.append)
         settings.setdefault("notice_interval", 0.02)

@@ -15,7 +15,14 @@ from lemonade.core.errors import ExitedWhileStarting, LemonadeError, SpawnFailed
 from lemonade.core.events import Event, ModelUnloaded
 from lemonade.core.ids import BackendId, IncidentId
 from lemonade.core.logs import LogRecord
-from lemonade.core.process import Diagnosis, Endpoint, ExitReport, StartStep
+from lemonade.core.process import (
+    Diagnosis,
+    Endpoint,
+    ExitReport,
+    ProbeSpec,
+    ProcessSpec,
+    StartStep,
+)
 from lemonade.planning import EffectiveOptions
 from lemonade.residency import Circuits, CrashPolicy, Failures, LoadPlan, LoadRequest, Pool
 from lemonade.residency.incidents import Incident, Kind
@@ -109,7 +116,14 @@ class Engine:
         self.name = name
         self.options = options
         self.upstream: Any = None
-        self.spec: Any = None
+        self.spec = ProcessSpec(
+            name=name,
+            argv=("/engine",),
+            env={},
+            executable_root=Path("/"),
+            endpoint=Endpoint("127.0.0.1", 1),
+            probe=ProbeSpec("/", stall_timeout=0),  # there is nothing that could stand still
+        )
         self.pid = len(stage.engines) + 1
         self.ending = False
         self._stage = stage
@@ -156,6 +170,12 @@ class Engine:
         await self._ready.wait()
         if self._exited.is_set():
             raise ExitedWhileStarting(f"{self.name} ended")
+
+    async def stands_still(self, patience: float) -> None:
+        raise NotImplementedError
+
+    def give_up(self, why: str) -> None:
+        raise NotImplementedError
 
     async def ended(self) -> ExitReport:
         await self._over.wait()

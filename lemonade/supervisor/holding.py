@@ -1,0 +1,87 @@
+"""What a family holds: seen while it lives, and waited for when it is dead.
+
+Main memory comes back with a process. A device's memory may come back later, when its driver has
+cleaned up: until then the device is not free, whatever the list of processes says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from lemonade.core.process import DeviceHold
+from lemonade.supervisor.beside import Beside
+from lemonade.supervisor.kin import Family
+from lemonade.supervisor.processes import ProcessFacts, own_memory_of
+
+DeviceLook = Callable[[Collection[int]], tuple[DeviceHold, ...]]
+"""What processes hold of devices' memory, dead ones included. May block."""
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.2
+
+
+class Holdings:
+    """Of one family. Asked in the thread that knows families (`Beside.proc`).
+
+    Attributes:
+        resident_bytes: main memory at the last look while its leader lived.
+        device_bytes: memory of devices, likewise.
+    """
+
+    def __init__(self, family: Family, devices: DeviceLook) -> None:
+        self._family = family
+        self._devices = devices
+        self.resident_bytes = 0
+        self.device_bytes = 0
+
+    def note(self, newcomers: Sequence[ProcessFacts], *, lives: bool) -> bool:
+        """Look for kin among newcomers, and at what all hold; whether any has ended. Blocks.
+
+        Args:
+            newcomers: processes not looked at before.
+            lives: whether the leader does; what is seen after its end does not count.
+        """
+        lost = self._family.note(newcomers)
+        if lives:
+            self.look(at_devices=False)
+        return lost
+
+    def survey(self, *, lives: bool) -> None:
+        """Look at all processes for kin, and at what they hold, devices included. Blocks."""
+        self._family.living()
+        if lives:
+            self.look(at_devices=True)
+
+    def look(self, *, at_devices: bool) -> None:
+        """See what all of them hold now. Blocks."""
+        members = self.members()
+        if not own_memory_of(members[:1]):
+            return  # it has ended just now
+        self.resident_bytes = own_memory_of(members)
+        if at_devices:
+            self.device_bytes = sum(one.bytes for one in self._devices(members))
+
+    def members(self) -> list[int]:
+        """The leader and the descendants that are known."""
+        return [self._family.leader.pid, *(one.identity.pid for one in self._family.descendants())]
+
+    async def given_back(self, beside: Beside, *, within: float) -> tuple[DeviceHold, ...]:
+        """Wait for drivers to take back what the dead have held; what they have not in that time.
+
+        Raises:
+            OSError: nothing can be looked at.
+        """
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + within
+        pause = _FIRST_PAUSE
+        while held := await beside.proc(self._of_the_dead):
+            if loop.time() >= limit:
+                return held
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return ()
+
+    def _of_the_dead(self) -> tuple[DeviceHold, ...]:
+        return self._devices(self._family.departed())

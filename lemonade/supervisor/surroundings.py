@@ -1,0 +1,34 @@
+"""What every child of one supervisor shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lemonade.core.bus import Bus
+from lemonade.supervisor.beside import Beside
+from lemonade.supervisor.holding import DeviceLook
+from lemonade.supervisor.journal import Journal
+from lemonade.supervisor.ledger import Ledger, Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every child of one supervisor shares.
+
+    Attributes:
+        bus: told what happens.
+        ledger: where the child is recorded.
+        beside: threads for what blocks.
+        owner: this server, as the records name it.
+        journal: where the lines of all children go.
+        watch_interval: least seconds between two probes of a ready child.
+        devices: tells what processes hold of devices' memory.
+    """
+
+    bus: Bus
+    ledger: Ledger
+    beside: Beside
+    owner: Owner
+    journal: Journal
+    watch_interval: float
+    devices: DeviceLook

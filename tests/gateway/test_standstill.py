@@ -1,0 +1,57 @@
+"""An engine that answers for its health and nothing else is found; a busy one is left alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.serving import Serving, eventually, fake_catalog, fake_model, gone, serving, survivors
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[Serving]:
+    catalog = fake_catalog(home)
+    fake_model(catalog, "wedged", args="--answers never --spawn-engine")
+    fake_model(catalog, "steady", args="--slow-chunks 0.2 --chunks 12")
+    with serving(home, env={"LEMONADE_CATALOG": str(catalog)}) as one:
+        yield one
+    assert not survivors(home)
+
+
+@pytest.mark.slow
+def test_who_answers_nobody_is_ended_and_loaded_again(server: Serving) -> None:
+    body = {"model_name": "wedged", "stall_timeout": 0.4, "save_options": True}
+    assert server.post("load", body).status_code == 200
+    pid = server.loaded()["wedged"]["pid"]
+    statuses: list[int] = []
+    asking = threading.Thread(target=lambda: statuses.append(server.chat("wedged").status_code))
+    asking.start()
+    eventually(lambda: gone(pid), "the engine is ended")
+    asking.join()
+    assert statuses[0] >= 500, "it was asked a second time, and stood still again"
+    assert "it answers nobody and did nothing for 0.4 s" in server.log()
+    eventually(lambda: server.loaded() == {}, "it is not loaded any more")
+
+
+@pytest.mark.slow
+def test_who_is_heard_of_is_not_even_asked(server: Serving) -> None:
+    body = {"model_name": "steady", "stall_timeout": 0.8}
+    assert server.post("load", body).status_code == 200
+    pid = server.loaded()["steady"]["pid"]
+    reply = server.chat("steady", stream=True)
+    assert b"[DONE]" in reply.content
+    assert server.loaded()["steady"]["pid"] == pid
+    assert "nobody has heard of it" not in server.log()
+
+
+def test_unloading_tells_what_was_freed(server: Serving) -> None:
+    assert server.post("load", {"model_name": "wedged"}).status_code == 200
+    answer = server.post("unload", {"model_name": "wedged"}).json()
+    assert answer["status"] == "success"
+    assert answer["freed_bytes"] > 1 << 20
+    assert answer["still_held"] == []
+    assert answer["took_s"] > 0
+    assert server.post("unload").json()["freed_bytes"] == 0

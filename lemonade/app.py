@@ -42,7 +42,7 @@ from lemonade.core.events import RequestFinished
 from lemonade.gateway import Parts, build_application
 from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
 from lemonade.gateway.middleware import REQUEST_ID
-from lemonade.hardware import detect, real_instruments
+from lemonade.hardware import detect, device_memory, real_instruments
 from lemonade.installer import Bundles, Installer, KnownFlags, LatestReleases, Versions
 from lemonade.residency import (
     Canary,
@@ -238,7 +238,12 @@ async def _join(
     )
     selections = Selections(catalog, configuration, machine, bundles, latest=latest.known)
     supervisor = await stack.enter_async_context(
-        Supervisor(ledger_dir=directories.state / "children", bus=bus, guarded=True)
+        Supervisor(
+            ledger_dir=directories.state / "children",
+            bus=bus,
+            guarded=True,
+            devices=device_memory,
+        )
     )
     placement = LocalPlacement(supervisor)
     installer = await stack.enter_async_context(

@@ -24,12 +24,11 @@ from lemonade.core.errors import ShuttingDown
 from lemonade.core.events import ChildSpawned
 from lemonade.core.ids import ChildId
 from lemonade.core.process import ProcessSpec
-from lemonade.hardware import device_memory
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.child import Child
 from lemonade.supervisor.guardian import Guardian
 from lemonade.supervisor.health import Probe
-from lemonade.supervisor.holding import DeviceLook
+from lemonade.supervisor.holding import DeviceLook, no_devices
 from lemonade.supervisor.journal import Journal
 from lemonade.supervisor.kin import Census
 from lemonade.supervisor.ledger import Ledger, Owner
@@ -64,7 +63,7 @@ class Supervisor:
         notice_interval: float = 1.0,
         orphan_grace: float = 1.0,
         guarded: bool = False,
-        devices: DeviceLook = device_memory,
+        devices: DeviceLook = no_devices,
     ) -> None:
         """Set up, without doing anything yet.
 

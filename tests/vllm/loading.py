@@ -17,7 +17,8 @@ OPTIONS: Final = {
 
 def load(server: Serving) -> list[int]:
     """Load the model; pids of the API server, its engine, the worker and the tracker."""
-    body = {"model_name": "tiny", "save_options": True, **OPTIONS}
+    # One that tests have killed several times would be given a rest first.
+    body = {"model_name": "tiny", "save_options": True, "force": True, **OPTIONS}
     reply = server.post("load", body, timeout=READY_WITHIN)
     assert reply.status_code == 200, reply.text + server.log()[-2000:]
     return family_of(server)

@@ -100,6 +100,8 @@ def test_nothing_around_the_server_reaches_it(
         assert [one for one in bad if not one.startswith("LD_")] == []
         ours = ("nonexistent", "on-path", "secret")
         assert [one for one in bad if any(word in environ[one] for word in ours)] == []
+        if psutil.Process(pid).name().startswith("VLLM"):
+            continue  # it has written its title over its environment
         assert environ["PYTHONNOUSERSITE"] == environ["PYTHONSAFEPATH"] == "1"
 
 

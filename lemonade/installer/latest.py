@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from lemonade.catalog import BackendSpec
 from lemonade.core.errors import DownloadFailed, LemonadeError
@@ -23,6 +22,7 @@ from lemonade.core.inference import JsonObject
 from lemonade.hardware import Machine
 from lemonade.installer.fetch import Fetcher, Patience
 from lemonade.installer.hosts import ReleaseHosts
+from lemonade.jobs import TaskOwner
 from lemonade.planning.releases import Release, gpu_in_tag, newest_version
 from lemonade.storage import changing, read_json, write_json
 
@@ -50,7 +50,7 @@ class _Known:
     asked_at: float = 0.0
 
 
-class LatestReleases:
+class LatestReleases(TaskOwner):
     """Knows and asks. `async with` it; leaving ends what is being asked.
 
     Made by the composition root.
@@ -76,31 +76,21 @@ class LatestReleases:
             clock: seconds since the epoch.
             patience: with the host.
         """
+        super().__init__()
         self._file = root / CACHE
         self._environ = environ
         self._machine = machine
         self._allowed = allowed
         self._clock = clock
         self._patience = patience
-        self._group = asyncio.TaskGroup()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._questions: set[asyncio.Task[None]] = set()
         self._asking: set[str] = set()
         self._failed_at: dict[str, float] = {}
         self._read: tuple[tuple[int, ...], Mapping[str, _Known]] = ((), {})
 
-    async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for task in tuple(self._tasks):
+    async def _end_all(self) -> None:
+        for task in tuple(self._questions):
             task.cancel()
-        await self._group.__aexit__(None, None, None)
 
     def known(self, spec: BackendSpec) -> str:
         """The newest version of a backend for this machine; empty if nobody has looked.
@@ -147,9 +137,9 @@ class LatestReleases:
             stale = not 0 <= now - known.asked_at < FRESH_FOR and now - failed >= _AGAIN_AFTER
             if spec.pin.source == "github" and stale and repository not in self._asking:
                 self._asking.add(repository)
-                task = self._group.create_task(self._refresh_quietly(spec))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task = self._tasks.create_task(self._refresh_quietly(spec))
+                self._questions.add(task)
+                task.add_done_callback(self._questions.discard)
 
     async def _refresh_quietly(self, spec: BackendSpec) -> None:
         repository = spec.pin.repository

@@ -12,15 +12,13 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 from lemonade.catalog import BackendSpec, Catalog
 from lemonade.config import Configuration
 from lemonade.core.errors import InstallForbidden, LemonadeError, NotLoaded
 from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer
-from lemonade.jobs import outliving
+from lemonade.jobs import TaskOwner, outliving
 from lemonade.planning import plan_install
 from lemonade.residency.pool import Pool
 from lemonade.residency.resident import Phase, Resident
@@ -32,7 +30,7 @@ Choices = Mapping[str, object]
 """What decides the build of each backend, by its id; equal if nothing has changed."""
 
 
-class Swapper:
+class Swapper(TaskOwner):
     """Owns what it does in the background. `async with` it; leaving ends that.
 
     Made by the composition root.
@@ -49,6 +47,7 @@ class Swapper:
         installer: Installer,
         pool: Pool,
     ) -> None:
+        super().__init__()
         self._catalog = catalog
         self._configuration = configuration
         self._machine = machine
@@ -56,23 +55,12 @@ class Swapper:
         self._selections = selections
         self._installer = installer
         self._pool = pool
-        self._group = asyncio.TaskGroup()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._swaps: dict[str, asyncio.Task[None]] = {}
         self._problems: dict[str, str] = {}
 
-    async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for task in tuple(self._tasks.values()):
+    async def _end_all(self) -> None:
+        for task in tuple(self._swaps.values()):
             task.cancel()
-        await self._group.__aexit__(None, None, None)
 
     def problem(self, backend: BackendSpec) -> str:
         """Why the engines of a backend do not follow its setting; empty if they do."""
@@ -92,11 +80,11 @@ class Swapper:
             if before.get(spec.id) == now[spec.id]:
                 continue
             self._problems.pop(spec.id, None)
-            if (earlier := self._tasks.pop(spec.id, None)) is not None:
+            if (earlier := self._swaps.pop(spec.id, None)) is not None:
                 earlier.cancel()  # the setting it follows is not in force any more
             swap = partial(self._swap, spec, earlier)
-            task = self._group.create_task(outliving(swap, f"swapping {spec.id}"))
-            self._tasks[spec.id] = task
+            task = self._tasks.create_task(outliving(swap, f"swapping {spec.id}"))
+            self._swaps[spec.id] = task
 
     async def _swap(self, spec: BackendSpec, earlier: asyncio.Task[None] | None) -> None:
         if earlier is not None:

@@ -57,6 +57,8 @@ from lemonade.residency import (
     Pool,
     Selections,
     Swapper,
+    crash_policy,
+    hang_policy,
 )
 from lemonade.storage import Directories
 from lemonade.supervisor import JournalHandler, Supervisor
@@ -283,7 +285,10 @@ async def _join(
             loader=loader,
             bus=bus,
             max_per_type=lambda: configuration.settings.max_loaded_models,
-            failures=Failures(incidents, Circuits(), bus),
+            failures=Failures(
+                incidents, Circuits(lambda: crash_policy(configuration.settings)), bus
+            ),
+            hang=lambda: hang_policy(configuration.settings),
         )
     )
     swapper = await stack.enter_async_context(

@@ -52,6 +52,7 @@ def show(answer: JsonObject) -> None:
         ("Backends", _backends(answer.get("candidates") or ())),
         ("Context", _context(answer.get("context") or {})),
         ("Place", _place(answer.get("placement") or {})),
+        ("If it hangs or fails", _watched(answer.get("hang") or {}, answer.get("crash") or {})),
         ("Missing", answer.get("missing") or ()),
         ("Notices", answer.get("notices") or ()),
     ):
@@ -112,6 +113,25 @@ def _place(place: Mapping[str, Any]) -> Iterator[str]:
         yield f"{', '.join(leaves)} would have to leave: {place.get('because')}"
     elif place.get("because"):
         yield str(place["because"])
+
+
+def _watched(hang: Mapping[str, Any], crash: Mapping[str, Any]) -> Iterator[str]:
+    limits = (hang.get("failing_probes_s"), hang.get("passing_probes_s"), hang.get("idle_s"))
+    if any(limits):
+        busy, still, idle = (f"{limit:g} s" if limit else "for ever" for limit in limits)
+        yield (
+            f"With requests it may do nothing for {busy} while its probes fail, and for {still} "
+            f"while they pass; without, its probes may fail for {idle}."
+        )
+    elif hang:
+        yield "It is never ended for doing nothing."
+    if crash.get("failures"):
+        yield (
+            f"After {crash['failures']} failures within {crash['window_s']:g} s it is not started "
+            f"for {crash['open_s']:g} s."
+        )
+    elif crash:
+        yield "However often it fails, it is started again."
 
 
 def _row(left: str, right: str) -> str:

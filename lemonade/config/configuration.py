@@ -21,13 +21,12 @@ from lemonade.config.checking import (
     sort_out,
     unknown_setting,
 )
+from lemonade.config.keys import AT_START, NOT_YET
 from lemonade.config.migration import migrate
 from lemonade.config.sections import BUILTIN, check_paths, pin_key
 from lemonade.config.settings import (
-    AT_START,
     CONFIG_VERSION,
     NOT_SETTABLE,
-    NOT_YET,
     Settings,
     all_fields,
     effect_of,

@@ -9,22 +9,18 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
+
+from lemonade.config.keys import AT_START, NOT_YET
+from lemonade.config.keys import Group as _Keys
+from lemonade.config.keys import setting as _key
+from lemonade.config.policies import CrashSettings, HangSettings
 
 CONFIG_VERSION: Final = 2
 """Of the layout of `config.json`."""
 
-AT_START: Final = "at the next start"
-NOT_YET: Final = "not in this version"
-"""Effect of settings that are checked and kept, and that nothing follows from yet."""
-
 LOG_LEVELS: Final = ("trace", "debug", "info", "warning", "error", "fatal", "none")
-
-
-def _key(default: Any, meaning: str, *, effect: str = "at once", **limits: Any) -> Any:  # noqa: ANN401
-    """A setting: its default, what it means (with its unit), and when a change is felt."""
-    return Field(default, description=meaning, json_schema_extra={"effect": effect}, **limits)
 
 
 def _trace_key(default: Any, meaning: str, **limits: Any) -> Any:  # noqa: ANN401
@@ -51,12 +47,6 @@ def _no_zero(value: int) -> int:
     if value == 0:
         raise ValueError("it must be -1 or at least 1")
     return value
-
-
-class _Keys(BaseModel):
-    """A group of settings: frozen, exact about types, and no key passes unread."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class SessionHeaders(_Keys):
@@ -220,6 +210,8 @@ class Settings(_Keys):
     cloud_providers: list[dict[str, Any]] = _key(
         [], "Remote providers; kept by Lemonade, not to be set by hand.", effect="-"
     )
+    crash: CrashSettings = CrashSettings()
+    hang: HangSettings = HangSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     sections: dict[str, dict[str, Any]] = Field(default_factory=dict, exclude=True)
 

@@ -51,7 +51,8 @@ def _name(request: web.Request) -> str:
 
 async def _answer(request: web.Request, parts: Parts, options: JsonObject) -> web.Response:
     name = _name(request)
-    found = await explain(parts.loader, parts.pool, name, LoadRequest(options))
+    settings = parts.configuration.settings
+    found = await explain(parts.loader, parts.pool, name, LoadRequest(options), settings)
     return json_response(_described(found))
 
 
@@ -122,6 +123,19 @@ def _described(found: Explanation) -> JsonObject:
             "devices": list(plan.backend.devices),
             "leaves": list(found.leaves),
             "because": found.room,
+        },
+        "crash": {
+            "failures": found.crash.failures,
+            "window_s": found.crash.window,
+            "backoff_first_s": found.crash.first_backoff,
+            "backoff_max_s": found.crash.longest_backoff,
+            "open_s": found.crash.first_pause,
+            "open_max_s": found.crash.longest_pause,
+        },
+        "hang": {
+            "idle_s": found.hang.idle,
+            "failing_probes_s": found.hang.busy,
+            "passing_probes_s": found.hang.still,
         },
         "missing": list(found.missing),
         "notices": list(found.notices),

@@ -80,6 +80,20 @@ COMMON_OPTIONS: Final = (
         help="Seconds that a start may go without any sign of work; 0 leaves it to the recipe.",
     ),
     OptionSpec(
+        name="hang_timeout",
+        type="float",
+        default=0,
+        flag="--hang-timeout",
+        help="Seconds that the engine may make nothing while somebody waits for it; 0 leaves it "
+        "to the server's setting.",
+    ),
+    OptionSpec(
+        name="watch_hangs",
+        type="bool",
+        default=None,
+        help="Whether the engine is ended if it hangs; null follows the server's setting.",
+    ),
+    OptionSpec(
         name="pinned",
         type="bool",
         default=False,

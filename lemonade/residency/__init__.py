@@ -10,6 +10,7 @@ from lemonade.residency.incidents import Incidents
 from lemonade.residency.loading import Loader, LoaderParts, LoadPlan, log_file_of
 from lemonade.residency.local import LocalPlacement
 from lemonade.residency.placement import Instance, Placement
+from lemonade.residency.policies import crash_policy, hang_policy
 from lemonade.residency.pool import Pool
 from lemonade.residency.resident import Lease, Phase, Resident
 from lemonade.residency.selections import Selections
@@ -41,7 +42,9 @@ __all__ = [
     "Resident",
     "Selections",
     "Swapper",
+    "crash_policy",
     "explain",
+    "hang_policy",
     "log_file_of",
     "shown",
     "words_of",

@@ -27,7 +27,7 @@ class CrashPolicy:
     """How patient we are. Times are seconds.
 
     Attributes:
-        failures: so many within `window` open the circuit.
+        failures: so many within `window` open the circuit; 0 never does.
         window: how long a failure counts.
         first_backoff: before the second of several attempts; the first is made at once.
         longest_backoff: doubling ends here.
@@ -83,12 +83,12 @@ class Circuits:
 
     def __init__(
         self,
-        policy: CrashPolicy | None = None,
+        policy: Callable[[], CrashPolicy] = CrashPolicy,
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._policy = policy or CrashPolicy()
+        self._policy = policy
         self._clock = clock
         self._chance = chance
         self._histories: dict[str, _History] = {}
@@ -111,12 +111,12 @@ class Circuits:
     ) -> None:
         """Count a failure; `severe` opens the circuit at once."""
         self._forgive()
-        policy, now = self._policy, self._clock()
+        policy, now = self._policy(), self._clock()
         history = self._histories.setdefault(fingerprint, _History(model, key))
         history.times = [then for then in history.times if now - then < policy.window][-99:]
         history.times.append(now)
         count = len(history.times)
-        if history.opened or severe or count >= policy.failures:
+        if policy.failures and (history.opened or severe or count >= policy.failures):
             pause = policy.first_pause * 2**history.opened
             history.opened += 1
             history.open_until = now + min(pause, policy.longest_pause)
@@ -156,7 +156,7 @@ class Circuits:
         return Failing(last.model, last.failures, left, last.cause, last.lines, last.incident)
 
     def _longer(self, seconds: float) -> float:
-        return seconds * (1.0 + self._policy.jitter * self._chance())
+        return seconds * (1.0 + self._policy().jitter * self._chance())
 
     def _forgive(self) -> None:
         now = self._clock()

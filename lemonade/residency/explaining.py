@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lemonade.config import Settings
 from lemonade.core.errors import LemonadeError
 from lemonade.core.process import REDACTED
 from lemonade.planning import Argument, CommandPlan, EvictionPlan
+from lemonade.residency.circuit import CrashPolicy
 from lemonade.residency.loading import Loader, LoadPlan
+from lemonade.residency.policies import crash_policy, hang_policy, patience_with
 from lemonade.residency.pool import Pool
+from lemonade.residency.wellness import Patience
 from lemonade.residency.wishes import LoadRequest
 
 _SECRET: Final = re.compile(r"(^|-)(key|token|password|secret)\Z")
@@ -42,6 +46,8 @@ class Explanation:
         missing: what would have to be fetched first, as sentences.
         leaves: models that would have to leave.
         room: why they would, or what else would happen to make room.
+        crash: what would be done if its engine failed.
+        hang: how long its engine could do nothing.
     """
 
     plan: LoadPlan
@@ -52,9 +58,13 @@ class Explanation:
     notices: tuple[str, ...]
     leaves: tuple[str, ...]
     room: str
+    crash: CrashPolicy
+    hang: Patience
 
 
-async def explain(loader: Loader, pool: Pool, name: str, request: LoadRequest) -> Explanation:
+async def explain(
+    loader: Loader, pool: Pool, name: str, request: LoadRequest, settings: Settings
+) -> Explanation:
     """Plan the load of a model.
 
     Raises:
@@ -73,6 +83,20 @@ async def explain(loader: Loader, pool: Pool, name: str, request: LoadRequest) -
         notices=notices,
         leaves=leaves,
         room=room,
+        crash=crash_policy(settings),
+        hang=_patience(plan, settings),
+    )
+
+
+def _patience(plan: LoadPlan, settings: Settings) -> Patience:
+    values = plan.options.values
+    chosen = values.get("stall_timeout")
+    stall = float(chosen) if isinstance(chosen, int | float) and chosen > 0 else 0.0
+    return patience_with(
+        hang_policy(settings),
+        plan.recipe,
+        values,
+        stall_timeout=stall or plan.recipe.upstream.stall_timeout,
     )
 
 

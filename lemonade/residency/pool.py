@@ -73,7 +73,7 @@ class Pool(TaskOwner):
         failures: Failures,
         linger: float = LINGER,
         pause: Pause = asyncio.sleep,
-        hang: HangPolicy | None = None,
+        hang: Callable[[], HangPolicy] = HangPolicy,
     ) -> None:
         super().__init__()
         self._registry = registry
@@ -82,7 +82,7 @@ class Pool(TaskOwner):
         self._linger_seconds = linger
         self._failures = failures
         self._pause = pause
-        self._residents = Residents(self._tasks, bus, self._ended, hang or HangPolicy())
+        self._residents = Residents(self._tasks, bus, self._ended, hang)
         self._max_per_type = max_per_type
         self._claims = Claims(self._residents, max_per_type)
         self._revivals = Revivals(self._tasks, self._load_again, failures.wait, pause)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from lemonade.core.bus import Bus
@@ -16,9 +16,10 @@ from lemonade.core.events import ModelLoaded, ModelUnloaded
 from lemonade.core.process import ExitReport
 from lemonade.jobs import outliving
 from lemonade.residency.placement import Instance, PortLease
+from lemonade.residency.policies import patience_with
 from lemonade.residency.resident import Phase, Resident
 from lemonade.residency.standstill import give_up_if_it_stands_still
-from lemonade.residency.wellness import HangPolicy, Look, Wellness
+from lemonade.residency.wellness import HangPolicy, Look, Patience, Wellness
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Residents:
         tasks: asyncio.TaskGroup,
         bus: Bus,
         ended: Ended,
-        hang: HangPolicy,
+        hang: Callable[[], HangPolicy],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.serving: dict[str, Resident] = {}
@@ -119,18 +120,25 @@ class Residents:
         """End an engine that hangs. What became of it is `_watch`'s business."""
         instance = resident.instance
         assert instance is not None
-        wellness = Wellness(self._hang, resident.recipe.upstream.hang_timeout)
+        wellness = Wellness()
         while not resident.gone.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._hang.look_every):
+                async with asyncio.timeout(self._hang().look_every):
                     await resident.gone.wait()
             if resident.gone.is_set() or instance.ending:
                 continue
-            hung = wellness.hangs(await self._look(resident, instance))
+            look = await self._look(resident, instance)
+            hung = wellness.hangs(look, self._patience_with(resident))
             if hung and not instance.ending:
                 log.error("%s: its engine %s", resident.served_name, hung)
                 resident.hung = hung
                 await instance.stop()
+
+    def _patience_with(self, resident: Resident) -> Patience:
+        instance, options = resident.instance, resident.options
+        stall = instance.spec.probe.stall_timeout if instance is not None else 0.0
+        values = options.values if options is not None else {}
+        return patience_with(self._hang(), resident.recipe, values, stall_timeout=stall)
 
     async def _look(self, resident: Resident, instance: Instance) -> Look:
         if instance.healthy:
@@ -146,8 +154,11 @@ class Residents:
         """Follow an engine to its end, asked for or not."""
         assert resident.instance is not None
         report: ExitReport | None = None
-        heed = outliving(lambda: give_up_if_it_stands_still(resident), "the watch for standstill")
-        heeding = self._tasks.create_task(heed)
+
+        def watch() -> Awaitable[None]:
+            return give_up_if_it_stands_still(resident, lambda: self._patience_with(resident))
+
+        heeding = self._tasks.create_task(outliving(watch, "the watch for standstill"))
         try:
             report = resident.report = await resident.instance.ended()
         finally:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from lemonade.core.errors import UpstreamError
 from lemonade.core.inference import JsonObject, Operation
 from lemonade.residency.placement import Instance
 from lemonade.residency.resident import Resident
+from lemonade.residency.wellness import Patience
 from lemonade.upstream import UpstreamRequest
 
 log = logging.getLogger(__name__)
@@ -36,18 +37,19 @@ _QUESTIONS: Final[Mapping[Operation, JsonObject]] = {
 }
 
 
-async def give_up_if_it_stands_still(resident: Resident) -> None:
+async def give_up_if_it_stands_still(
+    resident: Resident, patience_now: Callable[[], Patience]
+) -> None:
     """Watch an engine while it serves; return when it was given up, or never."""
     instance = resident.instance
     assert instance is not None
     question = _question(resident)
-    patience = instance.spec.probe.stall_timeout
-    if question is None or patience <= 0:
+    if question is None or instance.spec.probe.stall_timeout <= 0:
         return
-    pause = min(patience / _LOOKS, _LONGEST_PAUSE)
     while True:
-        await asyncio.sleep(pause)
-        if instance.upstream.silence < patience:
+        patience = patience_now().still
+        await asyncio.sleep(min(patience / _LOOKS, _LONGEST_PAUSE) or _LONGEST_PAUSE)
+        if patience <= 0 or instance.upstream.silence < patience:
             continue
         if await _works(instance, question, patience):
             await asyncio.sleep(patience)

@@ -22,10 +22,29 @@ class HangPolicy:
         look_every: between two looks at an engine.
         idle_patience: how long an engine without requests may fail its probes, after it was
             found to be unhealthy.
+        watch: whether engines that hang are ended at all.
+        timeout: how long an engine with requests may make nothing; 0 leaves it to its recipe.
     """
 
     look_every: float = 5.0
     idle_patience: float = 30.0
+    watch: bool = True
+    timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """With one engine, in seconds; 0 is without limit.
+
+    Attributes:
+        idle: while it has no requests and fails its probes.
+        busy: while it has requests, fails its probes and does nothing.
+        still: while it has requests, passes its probes and is not heard of otherwise.
+    """
+
+    idle: float = 0.0
+    busy: float = 0.0
+    still: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +69,12 @@ class Look:
 class Wellness:
     """Follows one engine from look to look."""
 
-    def __init__(self, policy: HangPolicy, busy_patience: float) -> None:
-        """`busy_patience` is for an engine with requests; 0 is without limit."""
-        self._policy = policy
-        self._busy_patience = busy_patience
+    def __init__(self) -> None:
         self._idle_since: float | None = None
         self._still_since: float | None = None
         self._last: Look | None = None
 
-    def hangs(self, look: Look) -> str:
+    def hangs(self, look: Look, patience: Patience) -> str:
         """What it is to be ended for, as a verb; empty while it is well, or may be."""
         last, self._last = self._last, look
         if look.healthy:
@@ -67,18 +83,15 @@ class Wellness:
         if not look.requests:
             self._still_since = None
             self._idle_since = self._idle_since if self._idle_since is not None else look.now
-            patience = self._policy.idle_patience
-            return _verdict(look.now - self._idle_since, patience)
+            return _verdict(look.now - self._idle_since, patience.idle)
         self._idle_since = None
         if last is None or self._still_since is None or _works(last, look):
             self._still_since = look.now
-        if not self._busy_patience:
-            return ""
-        return _verdict(min(look.silence, look.now - self._still_since), self._busy_patience)
+        return _verdict(min(look.silence, look.now - self._still_since), patience.busy)
 
 
 def _verdict(still: float, patience: float) -> str:
-    if still < patience:
+    if not patience or still < patience:
         return ""
     return f"stopped answering and was ended after {still:.0f} s without a sign of life"
 

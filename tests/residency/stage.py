@@ -302,7 +302,7 @@ class Scene:
 async def scene(*, linger: float = 60.0, policy: CrashPolicy = UNTIRED) -> AsyncIterator[Scene]:
     """A pool; whatever the test did, nothing is left when it has been closed."""
     stage, bus, events = Stage(), Bus(), []
-    circuits = Circuits(policy, clock=stage.clock, chance=lambda: 0.0)
+    circuits = Circuits(lambda: policy, clock=stage.clock, chance=lambda: 0.0)
     bus.subscribe(Event, events.append)
     async with asyncio.timeout(PATIENCE):
         async with Pool(

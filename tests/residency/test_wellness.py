@@ -14,24 +14,26 @@ from lemonade.residency.circuit import Circuits
 from lemonade.residency.failures import Failures
 from lemonade.residency.loading import Ingredients
 from lemonade.residency.placement import Instance, PortLease
-from lemonade.residency.wellness import HangPolicy, Look, Wellness
+from lemonade.residency.wellness import HangPolicy, Look, Patience, Wellness
 from lemonade.supervisor import Supervisor
 from lemonade.upstream import fetch
 from tests.residency.stage import FakeLoader, Records, Registry, Stage, until_true
 from tests.serving import PROGRAMS, survivors
 
 IDLE, BUSY = 30.0, 300.0
+USUAL = Patience(idle=IDLE, busy=BUSY)
 
 
 def first_verdict(*, requests: int = 0, seconds: int = 2000, **how: object) -> int | None:
     """When an engine that fails its probes is ended, in seconds; looks are 5 s apart."""
-    wellness = Wellness(HangPolicy(idle_patience=IDLE), float(str(how.get("patience", BUSY))))
+    wellness = Wellness()
+    patience = Patience(idle=IDLE, busy=float(str(how.get("patience", BUSY))))
     for now in range(0, seconds, 5):
         speaks_every = int(str(how.get("speaks_every", 0)))
         silence = float(now % speaks_every if speaks_every else now)
         spent = now * float(str(how.get("share", 0.0)))
         look = Look(float(now), bool(how.get("healthy")), requests, silence, spent)
-        if wellness.hangs(look):
+        if wellness.hangs(look, patience):
             return now
     return None
 
@@ -61,17 +63,17 @@ def test_what_an_engine_spends_on_probes_is_no_work() -> None:
 
 
 def test_a_recovery_begins_anew() -> None:
-    wellness = Wellness(HangPolicy(idle_patience=IDLE), BUSY)
+    wellness = Wellness()
     for now, healthy in [(0, False), (25, False), (30, True), (35, False), (60, False)]:
-        assert wellness.hangs(Look(float(now), healthy, 0)) == ""
-    assert "stopped answering" in wellness.hangs(Look(65.0, healthy=False, requests=0))
+        assert wellness.hangs(Look(float(now), healthy, 0), USUAL) == ""
+    assert "stopped answering" in wellness.hangs(Look(65.0, healthy=False, requests=0), USUAL)
 
 
 def test_the_end_of_a_request_begins_anew() -> None:
-    wellness = Wellness(HangPolicy(idle_patience=IDLE), BUSY)
+    wellness = Wellness()
     for now, requests in [(0, 1), (100, 1), (105, 0), (130, 0)]:
         look = Look(float(now), healthy=False, requests=requests, silence=float(now))
-        assert wellness.hangs(look) == ""
+        assert wellness.hangs(look, USUAL) == ""
 
 
 class RealLoader(FakeLoader):
@@ -113,7 +115,7 @@ async def test_an_engine_that_hangs_is_ended_and_a_pinned_model_is_loaded_again(
             bus=bus,
             max_per_type=lambda: 1,
             failures=Failures(records, Circuits(), bus),
-            hang=hang,
+            hang=lambda: hang,
         ) as pool,
     ):
         resident = await pool.load("one", LoadRequest(pinned=True))

@@ -40,6 +40,8 @@ def test_without_a_word_everything_has_its_default() -> None:
         "evict_weight_factor": 1.0,
         "ready_timeout": 0,
         "stall_timeout": 0,
+        "hang_timeout": 0,
+        "watch_hangs": None,
         "max_open_files": 0,
         "nice": 0,
         "cpus": "",

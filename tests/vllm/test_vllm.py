@@ -55,7 +55,8 @@ def test_what_it_is_started_with(server: Serving, family: list[int]) -> None:
     port = given[given.index("--port") + 1]
     assert given == [
         *("--model", str(model), "--port", port, "--host", "127.0.0.1"),
-        *("--served-model-name", "tiny", "--enable-prefix-caching", "--max-model-len", "1024"),
+        *("--served-model-name", "tiny", "--enforce-eager", "--max-model-len", "1024"),
+        "--enable-prefix-caching",
         *("--max-num-seqs", "4", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     ]
     environ = psutil.Process(family[0]).environ()

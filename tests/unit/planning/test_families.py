@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lemonade.catalog import FamilyRegistry
 from lemonade.catalog.families import FamilyFile
 from lemonade.core.errors import BadArgument, ReservedArgument
 from lemonade.planning import EffectiveOptions, check_options, grammar_of, merge, parse_argv
-from lemonade.planning.argv import Argv, check_reserved
+from lemonade.planning.argv import Argv, check_reserved, notices_of
 from lemonade.planning.options import resolve_options
 from tests.unit.planning.examples import recipe
 
@@ -185,12 +186,14 @@ def test_asking_for_what_is_given_anyway_is_a_notice() -> None:
     assert "--enable-prefix-caching of the request changes nothing" in notice
 
 
-def test_taking_it_back_is_a_notice() -> None:
-    options = resolve("a", "m", "c", section={"args": "--no-enable-prefix-caching"})
-    (notice,) = options.notices
-    assert "takes back --enable-prefix-caching" in notice
+def test_what_is_given_anyway_may_be_taken_back_where_that_is_not_reserved() -> None:
+    grammar = replace(GRAMMAR, reserved=frozenset(), defaults=frozenset({"--enable-seeds"}))
+    (notice,) = notices_of(parse_argv("--no_enable_seeds", "config"), grammar)
+    assert "takes back --enable-seeds" in notice
     assert "the configuration" in notice
     assert not resolve("a", "m", "c", section={"args": "--seed 1"}).notices
+    with pytest.raises(ReservedArgument, match="the configuration"):
+        resolve("a", "m", "c", section={"args": "--no-enable-prefix-caching"})
 
 
 # ---- whatever is merged

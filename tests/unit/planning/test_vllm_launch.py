@@ -111,15 +111,13 @@ def test_the_order_is_the_one_that_was_always_there() -> None:
     )
 
 
-def test_prefix_caching_is_given_once_or_taken_back() -> None:
+def test_prefix_caching_is_given_once() -> None:
     assert flag(plan(gpu("gfx942")), "--enable-prefix-caching") == "on"
     asked = plan(gpu("gfx942"), options=options("--enable-prefix-caching"))
     assert flag(asked, "--enable-prefix-caching") == "on"
     assert len(asked.notices) == 1
-    off = plan(gpu("gfx942"), options=options("--no-enable-prefix-caching"))
-    assert flag(off, "--enable-prefix-caching") is None
-    assert flag(off, "--no-enable-prefix-caching") == "on"
-    assert "takes back" in off.notices[0]
+    with pytest.raises(ReservedArgument):
+        options("--no-enable-prefix-caching")
 
 
 def test_reserved_flags_never_arrive() -> None:

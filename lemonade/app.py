@@ -50,10 +50,12 @@ from lemonade.residency import (
     Failures,
     Fitter,
     Incidents,
+    Learner,
     Loader,
     LoaderParts,
     LoadRequest,
     LocalPlacement,
+    Newcomers,
     Pool,
     Selections,
     Swapper,
@@ -248,13 +250,15 @@ async def _join(
         )
     )
     placement = LocalPlacement(supervisor)
+    newcomers = Newcomers(catalog, machine, environ)
+    flags = KnownFlags(directories.cache / "flags")
     installer = await stack.enter_async_context(
         Installer(
             bundles,
             bus,
             environ,
             overlay_of=catalog.overlay_dir,
-            canary=Canary(catalog, machine, placement, environ),
+            trials=(Canary(newcomers, placement), Learner(newcomers, flags)),
         )
     )
     downloads = await stack.enter_async_context(Downloads(hub, store, bus))
@@ -271,7 +275,7 @@ async def _join(
             store=store,
             downloads=downloads,
             placement=placement,
-            flags=KnownFlags(directories.cache / "flags"),
+            flags=flags,
             log_dir=directories.state / "logs",
             environ=environ,
         )

@@ -5,7 +5,7 @@ from lemonade.installer.compiled import compile_cache, make_compile_cache
 from lemonade.installer.handing import is_address
 from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.inspection import InspectedBundle, inspect_bundles
-from lemonade.installer.installer import Canary, Installer
+from lemonade.installer.installer import Installer, Trial, TrialListener
 from lemonade.installer.known_flags import KnownFlags
 from lemonade.installer.latest import LatestReleases
 from lemonade.installer.leases import VersionLease, lease
@@ -13,8 +13,8 @@ from lemonade.installer.resolving import ResolvedFile, ResolvedPlan
 from lemonade.installer.versions import InstalledVersion, Pruned, Versions
 
 __all__ = [
-    "BackendStatus", "Bundles", "Canary", "InspectedBundle", "InstalledVersion", "Installer",
+    "BackendStatus", "Bundles", "InspectedBundle", "InstalledVersion", "Installer",
     "KnownFlags", "LatestReleases", "Pruned", "ReleaseHosts", "ResolvedFile", "ResolvedPlan",
-    "VersionLease", "Versions", "compile_cache", "inspect_bundles", "is_address", "lease",
-    "make_compile_cache",
+    "Trial", "TrialListener", "VersionLease", "Versions", "compile_cache", "inspect_bundles",
+    "is_address", "lease", "make_compile_cache",
 ]  # fmt: skip

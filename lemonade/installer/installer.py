@@ -11,8 +11,9 @@ import asyncio
 import errno
 import re
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -61,11 +62,13 @@ from lemonade.storage import FileLock
 
 _PATIENCE: Final = Patience()
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TRY: Final = "try a token"
 
-Canary: TypeAlias = Callable[[InstallPlan, Bundle, Callable[[], None]], Awaitable[None]]
+TrialListener: TypeAlias = Callable[[str, str], None]
+"""Told the name of a step that takes time, and what people should know of it, or nothing."""
+
+Trial: TypeAlias = Callable[[InstallPlan, Bundle, TrialListener], Awaitable[None]]
 """Uses a bundle that is complete but for its receipt, once; raises `SetupFailed` if that fails.
-Calls what it is given when it begins, and may do nothing at all: not every engine can be asked."""
+May do nothing at all: not every engine can be asked."""
 
 _VERSION: Final = re.compile(r"^version:\s*([^\s(]+)", re.MULTILINE)
 
@@ -101,7 +104,7 @@ class Installer(TaskOwner):
         *,
         overlay_of: Callable[[BackendId], Path] = shipped_overlay,
         patience: Patience = _PATIENCE,
-        canary: Canary | None = None,
+        trials: Sequence[Trial] = (),
     ) -> None:
         """Nothing is done yet.
 
@@ -111,8 +114,8 @@ class Installer(TaskOwner):
             environ: for pip, and for the variables that say where things are fetched from.
             overlay_of: where the files beside a backend's descriptor are.
             patience: with hosts that releases are fetched from.
-            canary: tries what was built before it takes its place; how engines are run is not
-                this room's business.
+            trials: what is done with a build before it takes its place; how engines are run is
+                not this room's business.
         """
         super().__init__()
         self._bundles = bundles
@@ -120,7 +123,7 @@ class Installer(TaskOwner):
         self._environ = environ
         self._overlay_of = overlay_of
         self._patience = patience
-        self._canary = canary
+        self._trials = trials
         self.jobs: Jobs[Bundle | None] = Jobs(_KIND, self._tasks)
 
     async def _end_all(self) -> None:
@@ -285,7 +288,7 @@ class Installer(TaskOwner):
         try:
             receipt, last = await self._fill(plan, runtime, staging, listen)
             await self._check(plan, staging, receipt)
-            await self._try(plan, staging, receipt, lambda: listen(replace(last, file=_TRY)))
+            await self._try(plan, staging, receipt, partial(_tell, listen, last))
             if plan.release is not None:  # first, or who is killed in between leaves them for ever
                 await finished(drop_downloads, self._bundles.root, plan)
             await committed(put_to_use, receipt, staging, plan)
@@ -373,12 +376,13 @@ class Installer(TaskOwner):
             ) from error
 
     async def _try(
-        self, plan: InstallPlan, staging: Path, receipt: Receipt, begin: Callable[[], None]
+        self, plan: InstallPlan, staging: Path, receipt: Receipt, tell: TrialListener
     ) -> None:
-        """Have somebody who runs engines run this one."""
+        """Have those who run engines run this one."""
         bundle = bundle_of(receipt, plan.backend, staging, plan.argv)
-        if self._canary is not None and bundle is not None:
-            await self._canary(plan, bundle, begin)
+        if bundle is not None:
+            for trial in self._trials:
+                await trial(plan, bundle, tell)
 
     def _is_used(self, plan: InstallPlan) -> bool:
         """Whether nothing is left to be done for a version that is there."""
@@ -390,6 +394,10 @@ class Installer(TaskOwner):
 
     def _there(self, plan: InstallPlan) -> Bundle | None:
         return bundle_of(read_receipt(plan.target), plan.backend, plan.target, plan.argv)
+
+
+def _tell(listen: ProgressListener, last: Progress, step: str, message: str) -> None:
+    listen(replace(last, file=step, message=message))
 
 
 def _nothing_to_do(

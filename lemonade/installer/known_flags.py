@@ -1,7 +1,8 @@
 """Which flags an installed engine knows: asked of it once, and kept beside it.
 
-The engine's own help is the only list that is true of a build. It is asked in the environment its
-children get, for a limited time, and ended with all it started. A bundle of ours keeps the answer
+The engine's own help is the only list that is true of a build. It is asked when it is installed,
+or at the first load that needs it, in the environment its children get, for a limited time, and
+ended with all it started. A bundle of ours keeps the answer
 in its folder; of somebody else's program it is kept in the cache, and forgotten when the program's
 file changes. What cannot be learnt is not held against anybody.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -37,8 +39,8 @@ class KnownFlags:
     def __init__(self, cache: Path) -> None:
         """`cache` is where answers of programs that are not ours are kept; it need not exist."""
         self._cache = cache
-        self._known: dict[str, frozenset[str]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._known: dict[tuple[Path, str], frozenset[str]] = {}
+        self._locks: dict[tuple[Path, str], asyncio.Lock] = {}
 
     async def of(
         self,
@@ -59,19 +61,20 @@ class KnownFlags:
             ask: whether it may be started for it; otherwise only what is kept counts.
         """
         stamp = await asyncio.to_thread(_stamp, bundle, program)
-        if stamp in self._known:
-            return self._known[stamp]
-        async with self._locks.setdefault(stamp, asyncio.Lock()):
-            if stamp in self._known:
-                return self._known[stamp]
-            file = self._file(bundle, program)
+        file = self._file(bundle, program)
+        key = (file, stamp)
+        if key in self._known:
+            return self._known[key]
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            if key in self._known:
+                return self._known[key]
             found = await asyncio.to_thread(_kept, file, stamp)
             if found is None and ask:
                 found = await self._asked(program, env, spec)
                 if found is not None:
                     await asyncio.to_thread(_keep, file, stamp, found)
             if found is not None:
-                self._known[stamp] = found
+                self._known[key] = found
             return found
 
     async def _asked(
@@ -94,14 +97,22 @@ class KnownFlags:
 
 
 def _stamp(bundle: Bundle, program: Sequence[str]) -> str:
-    """What changes when the engine does: its version, and the files it is started from."""
+    """What changes when the engine does: its version, and the files it is started from.
+
+    Where a bundle of ours lies is no part of it: it is asked before it is put in its place.
+    """
     parts = [bundle.version]
     for word in program:
-        parts.append(word)
+        parts.append(_inside(bundle, word))
         with suppress(OSError):
             stat = Path(word).stat()
             parts.append(f"{stat.st_size}:{stat.st_mtime_ns}")
     return "\n".join(parts)
+
+
+def _inside(bundle: Bundle, word: str) -> str:
+    root = f"{bundle.root}{os.sep}"
+    return f"{{root}}/{word.removeprefix(root)}" if word.startswith(root) else word
 
 
 def _kept(file: Path, stamp: str) -> frozenset[str] | None:

@@ -7,8 +7,10 @@ from lemonade.residency.circuit import Circuits, CrashPolicy, Failing
 from lemonade.residency.explaining import Explanation, explain, shown, words_of
 from lemonade.residency.failures import Failures
 from lemonade.residency.incidents import Incidents
+from lemonade.residency.learning import Learner
 from lemonade.residency.loading import Loader, LoaderParts, LoadPlan, log_file_of
 from lemonade.residency.local import LocalPlacement
+from lemonade.residency.newcomers import Newcomers
 from lemonade.residency.placement import Instance, Placement
 from lemonade.residency.policies import crash_policy, hang_policy
 from lemonade.residency.pool import Pool
@@ -30,12 +32,14 @@ __all__ = [
     "Fitter",
     "Incidents",
     "Instance",
+    "Learner",
     "Lease",
     "LoadPlan",
     "LoadRequest",
     "Loader",
     "LoaderParts",
     "LocalPlacement",
+    "Newcomers",
     "Phase",
     "Placement",
     "Pool",

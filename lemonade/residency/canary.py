@@ -13,39 +13,23 @@ import json
 import logging
 import secrets
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
-from lemonade.catalog import (
-    SHIPPED_SOURCE,
-    BackendSpec,
-    CanarySpec,
-    Catalog,
-    ModelSpec,
-    RecipeSpec,
-)
+from lemonade.catalog import CanarySpec, RecipeSpec
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import LemonadeError, SetupFailed, UpstreamError
 from lemonade.core.inference import JsonObject, Operation
-from lemonade.core.process import ProcessSpec
-from lemonade.hardware import Machine
-from lemonade.installer import compile_cache, make_compile_cache
-from lemonade.planning import (
-    InstallPlan,
-    LaunchFacts,
-    check_options,
-    plan_launch,
-    resolve_options,
-)
-from lemonade.residency.placement import Instance, Placement, PortLease
+from lemonade.installer import TrialListener, make_compile_cache
+from lemonade.planning import InstallPlan, plan_launch
+from lemonade.residency.newcomers import NAME, Newcomers
+from lemonade.residency.placement import Instance, Placement
 from lemonade.upstream import UpstreamRequest
 
 log = logging.getLogger(__name__)
 
-NAME: Final = "canary"
-"""What the engine is told its model is called; also its name in logs."""
+STEP: Final = "try a token"
 
 _ANSWER_LIMIT: Final = 1 << 20
 _QUOTED_LINES: Final = 6
@@ -53,7 +37,6 @@ _QUOTED_CHARACTERS: Final = 300
 _DYING_WITHIN: Final = 2.0
 """Seconds in which an engine that broke a connection may turn out to have crashed."""
 
-_NOTHING: Final[JsonObject] = {}
 _QUESTIONS: Final[Mapping[str, JsonObject]] = {
     "chat": {
         "messages": [{"role": "user", "content": "Hello"}],
@@ -68,19 +51,11 @@ _QUESTIONS: Final[Mapping[str, JsonObject]] = {
 class Canary:
     """Tries bundles in their staging folder. Made by the composition root for the installer."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        machine: Machine,
-        placement: Placement,
-        environ: Mapping[str, str],
-    ) -> None:
-        self._catalog = catalog
-        self._machine = machine
+    def __init__(self, newcomers: Newcomers, placement: Placement) -> None:
+        self._newcomers = newcomers
         self._placement = placement
-        self._environ = environ
 
-    async def __call__(self, plan: InstallPlan, bundle: Bundle, begin: Callable[[], None]) -> None:
+    async def __call__(self, plan: InstallPlan, bundle: Bundle, tell: TrialListener) -> None:
         """Return when the engine has made a token and is gone again.
 
         Does nothing where its recipe says nothing to ask, or this machine is not one it runs on.
@@ -89,25 +64,24 @@ class Canary:
         Args:
             plan: what is being installed.
             bundle: where it is now.
-            begin: called if there is something to wait for.
+            tell: told if there is something to wait for.
 
         Raises:
             SetupFailed: it could not be started, ended, or answered something else.
         """
-        recipe = self._catalog.recipe(plan.backend.recipe)
+        recipe = self._newcomers.catalog.recipe(plan.backend.recipe)
         canary = recipe.canary
         runs_here = plan.verdict is None or plan.verdict.supported
         if canary is None or not runs_here:
             return
-        begin()
+        tell(STEP, "")
         try:
             port = self._placement.lease_endpoint()
             try:
                 api_key = secrets.token_urlsafe(24) if recipe.upstream.api_key_env else ""
-                # What it compiles now need not be compiled at the first load.
-                compiled = compile_cache(plan.target.parents[2], bundle)
-                spec = self._launch(plan, bundle, recipe, canary, port, api_key, compiled)
-                await asyncio.to_thread(make_compile_cache, compiled, spec.env)
+                facts = self._newcomers.facts(plan, bundle, port.endpoint, api_key)
+                spec = plan_launch(facts)
+                await asyncio.to_thread(make_compile_cache, facts.compile_cache, spec.env)
                 instance = await self._placement.start(spec, api_key=api_key)
                 await _try(plan, instance, recipe, canary)
             finally:
@@ -116,60 +90,6 @@ class Canary:
             raise
         except LemonadeError as error:
             raise _failed(plan, error.message.removeprefix(f"{NAME}: "), error.facts) from error
-
-    def _launch(
-        self,
-        plan: InstallPlan,
-        bundle: Bundle,
-        recipe: RecipeSpec,
-        canary: CanarySpec,
-        port: PortLease,
-        api_key: str,
-        compiled: Path,
-    ) -> ProcessSpec:
-        """As a load with these options would be started, whatever anybody configured."""
-        role = recipe.checkpoints[0]
-        options = resolve_options(
-            recipe,
-            request=check_options(recipe, canary.options),
-            saved=_NOTHING,
-            declared=_NOTHING,
-            section=_NOTHING,
-            variant=plan.backend.variant,
-            ctx_size=-1,
-        )
-        return plan_launch(
-            LaunchFacts(
-                model=ModelSpec(
-                    name=NAME,
-                    origin="builtin",
-                    recipe=recipe.id,
-                    checkpoints={"main": canary.model},
-                    labels=(canary.mode,),
-                    source=SHIPPED_SOURCE,
-                ),
-                served_name=NAME,
-                recipe=recipe,
-                backend=self._backend(plan),
-                bundle=bundle,
-                overlay=self._catalog.overlay_dir(plan.backend),
-                files={role: (self._catalog.shipped_model_file(canary.model),)},
-                machine=self._machine,
-                options=options,
-                endpoint=port.endpoint,
-                api_key=api_key,
-                log_file=None,
-                environ=self._environ,
-                compile_cache=compiled,
-            )
-        )
-
-    def _backend(self, plan: InstallPlan) -> BackendSpec:
-        """The descriptor, with the environment that the plan says."""
-        backend = self._catalog.backend(plan.backend)
-        if plan.release is None:
-            return backend
-        return backend.model_copy(update={"environment": dict(plan.release.environment)})
 
 
 async def _try(

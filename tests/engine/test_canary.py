@@ -14,9 +14,9 @@ from lemonade.core.bus import Bus
 from lemonade.core.errors import SetupFailed
 from lemonade.core.ids import BackendId
 from lemonade.hardware import detect
-from lemonade.installer import Bundles, Installer
+from lemonade.installer import Bundles, Installer, KnownFlags
 from lemonade.planning import InstallPlan, plan_install, select
-from lemonade.residency import Canary, LocalPlacement
+from lemonade.residency import Canary, Learner, LocalPlacement, Newcomers
 from lemonade.supervisor import Supervisor
 from tests.installer.releases import build_archive
 from tests.installer.setting import mentioning
@@ -41,12 +41,12 @@ def test_a_recipe_that_asks_has_what_it_asks_with() -> None:
 async def test_the_embedded_engine(engine_bundle: Bundle, tmp_path: Path) -> None:
     spec = CATALOG.backend(WHEEL)
     plan = plan_install(select(spec, MACHINE), MACHINE, (), tmp_path)
-    began: list[bool] = []
+    began: list[str] = []
     async with Supervisor(ledger_dir=tmp_path / "ledger", bus=Bus()) as supervisor:
-        canary = Canary(CATALOG, MACHINE, LocalPlacement(supervisor), os.environ)
-        await canary(plan, engine_bundle, lambda: began.append(True))
+        canary = Canary(Newcomers(CATALOG, MACHINE, os.environ), LocalPlacement(supervisor))
+        await canary(plan, engine_bundle, lambda step, _: began.append(step))
         assert dict(supervisor.children) == {}
-    assert began == [True]
+    assert began == ["try a token"]
 
 
 @dataclass
@@ -71,8 +71,12 @@ async def install(tmp_path: Path, files: dict[str, bytes]) -> Tried:
         environ = {**os.environ, **host.environ}
         bus = Bus()
         async with Supervisor(ledger_dir=tmp_path / "ledger", bus=bus) as supervisor:
-            canary = Canary(CATALOG, MACHINE, LocalPlacement(supervisor), environ)
-            async with Installer(bundles, bus, environ, canary=canary) as installer:
+            newcomers = Newcomers(CATALOG, MACHINE, environ)
+            trials = (
+                Canary(newcomers, LocalPlacement(supervisor)),
+                Learner(newcomers, KnownFlags(tmp_path / "flags")),
+            )
+            async with Installer(bundles, bus, environ, trials=trials) as installer:
                 bundle = await installer.install(plan, lambda _: None)
     assert bundles.active(select(spec, MACHINE)) == bundle
     return Tried(plan, bundle)
@@ -89,6 +93,7 @@ def genuine() -> bytes:
 async def test_a_genuine_archive(genuine: bytes, tmp_path: Path) -> None:
     tried = await install(tmp_path, {"bin/llama-server": genuine})
     assert tried.bundle.version == tried.plan.version
+    assert "--ctx-size" in (tried.bundle.root / "known-flags.json").read_text()
     assert mentioning(tmp_path) == []
 
 

@@ -3,176 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shlex
 import signal
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 
-from lemonade.catalog import BackendSpec, Catalog, shipped
-from lemonade.core.bundle import Bundle
-from lemonade.core.bus import Bus
 from lemonade.core.errors import SetupFailed
-from lemonade.core.events import ChildEnded, ChildSpawned, Event
-from lemonade.core.ids import BackendId
-from lemonade.core.progress import Progress
-from lemonade.installer import Bundles, Installer
-from lemonade.planning import Selection, plan_install, select
-from lemonade.residency import Canary, LocalPlacement
-from lemonade.supervisor import Supervisor
-from tests.installer.releases import build_archive
-from tests.installer.setting import MACHINE, mentioning
-from tests.programs.release_server import Releases
-from tests.programs.release_server import serving as releasing
-from tests.serving import PROGRAMS, fake_catalog
+from lemonade.core.events import ChildEnded, ChildSpawned
+from tests.residency.installing import TRY, Setting, with_canary
 
 pytestmark = pytest.mark.slow
 
 PATIENCE = 20.0
-TRY = "try a token"
-CANARY = """
-[canary]
-model = "tiny-lemon-Q8_0.gguf"
-operation = "{operation}"
-mode = "{mode}"
-options = {{ fake_args = "--ctx-size 64" }}
-answers_within = "{answers_within}"
-"""
-BACKEND = """
-schema = 1
-id = "fake:release"
-title = "A fake engine out of a release"
-preference = 1
-devices = ["cpu"]
-
-[pin]
-source = "github"
-repository = "somebody/fake"
-version = "{version}"
-executable = "fake-server"
-
-[[pin.assets]]
-name = "fake-{{version}}.tar.gz"
-
-[[runs_on]]
-os = ["linux"]
-
-[bundle]
-argv = ["{{executable}}"]
-
-[environment]
-FAKE_HOME = "{{folder}}"
-"""
-FAKE = BackendId("fake", "release")
-
-
-@dataclass
-class Setting:
-    """One machine: its folder, its host of releases, and what happened on it."""
-
-    home: Path
-    releases: Releases
-    recipe: str
-    events: list[Event] = field(default_factory=list)
-    steps: list[str] = field(default_factory=list)
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def environ(self) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], **self.releases.environ}
-
-    @property
-    def bundles(self) -> Bundles:
-        return Bundles(self.home / "bin", self.environ)
-
-    @property
-    def ledger(self) -> Path:
-        return self.home / "ledger"
-
-    def spec(self, version: str) -> BackendSpec:
-        return self.catalog(version).backend(FAKE)
-
-    def wanted(self, version: str) -> Selection:
-        return select(self.spec(version), MACHINE)
-
-    def catalog(self, version: str) -> Catalog:
-        folder = self.home / "catalog"
-        (folder / "recipes" / "fake.toml").write_text(self.recipe)
-        (folder / "backends" / "fake-release.toml").write_text(BACKEND.format(version=version))
-        return Catalog.load((shipped(), folder))
-
-    def publish(self, version: str, *habits: str) -> None:
-        """A real archive with a real program, which has habits once it serves."""
-        program = (PROGRAMS / "fake_engine.py").read_bytes()
-        script = (
-            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$(dirname "$0")/engine.py" "$@" '
-            f"{shlex.join(habits)}\n"
-        )
-        build_archive(
-            self.releases.folder / "somebody" / "fake" / version / f"fake-{version}.tar.gz",
-            {"bin/fake-server": script.encode(), "bin/engine.py": program},
-        )
-
-    @asynccontextmanager
-    async def installer(self, version: str) -> AsyncIterator[Installer]:
-        bus = Bus()
-        bus.subscribe(Event, self.events.append)
-        catalog = self.catalog(version)
-        async with Supervisor(ledger_dir=self.ledger, bus=bus) as supervisor:
-            canary = Canary(catalog, MACHINE, LocalPlacement(supervisor), self.environ)
-            async with Installer(self.bundles, bus, self.environ, canary=canary) as installer:
-                yield installer
-
-    def listen(self, progress: Progress) -> None:
-        self.steps.append(progress.file)
-        if progress.file == TRY:
-            self.reached.set()
-
-    async def install(self, version: str, *, force: bool = False) -> Bundle:
-        """Install the version; `force` for a machine it is not made for."""
-        machine = replace(MACHINE, os="plan9") if force else MACHINE
-        present = self.bundles.present(self.spec(version))
-        plan = plan_install(self.wanted(version), machine, present, self.bundles.root, force=force)
-        async with self.installer(version) as installer:
-            return await installer.install(plan, self.listen)
-
-    def spawned(self) -> int:
-        return sum(isinstance(event, ChildSpawned) for event in self.events)
-
-    def names(self) -> list[str]:
-        folder = self.bundles.root / "fake" / "release"
-        return sorted(
-            path.name for path in folder.iterdir() if path.name not in (".lock", "active.json")
-        )
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    fake_catalog(tmp_path)
-    (tmp_path / "releases").mkdir()
-    with releasing(tmp_path / "releases") as host:
-        yield Setting(tmp_path, host, with_canary(tmp_path))
-    assert mentioning(tmp_path) == []
-    assert list((tmp_path / "ledger").glob("*.json")) == [], "children are struck off the ledger"
-
-
-def with_canary(
-    home: Path,
-    operation: str = "chat",
-    mode: str = "chat",
-    answers_within: str = "20s",
-    ready_within: str = "20s",
-) -> str:
-    """The fake recipe with something to ask."""
-    fake_catalog(home, ready_within=ready_within)
-    recipe = (home / "catalog" / "recipes" / "fake.toml").read_text()
-    return recipe + CANARY.format(operation=operation, mode=mode, answers_within=answers_within)
 
 
 async def test_it_is_asked_before_it_is_activated(setting: Setting) -> None:

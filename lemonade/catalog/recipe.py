@@ -225,6 +225,8 @@ class ArgvSpec(Declared):
         speculative: flag that is given a family's `speculative_config`; empty if there is none.
         order: the flags that come first, in this order, where Lemonade gives them.
         abbreviates: whether the engine takes the beginning of a flag for the flag.
+        joined_values: whether it understands `--flag=value`. One that does not takes the next word
+            for the value, whatever that looks like.
     """
 
     always: tuple[str, ...]
@@ -243,6 +245,7 @@ class ArgvSpec(Declared):
     speculative: str = ""
     order: tuple[str, ...] = ()
     abbreviates: bool = False
+    joined_values: bool = True
 
 
 class OptionSpec(Declared):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -43,6 +43,7 @@ class Argument:
         origin: layer it comes from.
         overrode: arguments of lower layers it took the place of.
         because: why a rule gives it, as a sentence; empty elsewhere.
+        joined: whether its engine understands `--flag=value`; otherwise it is two words, always.
     """
 
     flag: str
@@ -50,10 +51,11 @@ class Argument:
     origin: str
     overrode: tuple[Argument, ...] = field(default=(), compare=False)
     because: str = field(default="", compare=False)
+    joined: bool = field(default=True, compare=False)
 
     def words(self) -> tuple[str, ...]:
-        """Its words; a value that would look like a flag stays joined to it."""
-        if self.values and _is_flag(self.values[0]):
+        """Its words; a value that would look like a flag stays joined to it, if that may be."""
+        if self.joined and self.values and _is_flag(self.values[0]):
             return (f"{self.flag}={self.values[0]}", *self.values[1:])
         return (self.flag, *self.values)
 
@@ -84,6 +86,7 @@ class Grammar:
         defaults: flags that are given unless users say otherwise.
         repeats_add_up: whether what one layer repeats adds up over all of them.
         abbreviates: whether the beginning of a flag is the flag.
+        joined_values: whether the engine understands `--flag=value`.
     """
 
     synonyms: tuple[tuple[str, ...], ...] = ()
@@ -96,6 +99,7 @@ class Grammar:
     defaults: frozenset[str] = frozenset()
     repeats_add_up: bool = False
     abbreviates: bool = False
+    joined_values: bool = True
 
     def name_of(self, flag: str) -> str:
         """The flag's first spelling."""
@@ -174,6 +178,7 @@ def grammar_of(recipe: RecipeSpec) -> Grammar:
         ),
         repeats_add_up=spec.repeats_add_up,
         abbreviates=spec.abbreviates,
+        joined_values=spec.joined_values,
     )
 
 
@@ -278,22 +283,34 @@ def check_reserved(argv: Argv, grammar: Grammar) -> None:
     Raises:
         ReservedArgument: naming the flag, where it came from and what to use instead.
     """
-    for argument in argv.arguments:
-        name = _reserved_name(argument.flag, grammar)
+    for argument, flag in _flags_of(argv, grammar):
+        name = _reserved_name(flag, grammar)
         if name is None:
             continue
-        also = "" if name == argument.flag else f" ({name})"
+        also = "" if name == flag else f" ({name})"
         option = grammar.options.get(name)
         raise ReservedArgument(
-            f"Argument '{argument.flag}'{also} from {layer_phrase(argument.origin)} is managed by "
+            f"Argument '{flag}'{also} from {layer_phrase(argument.origin)} is managed by "
             "Lemonade and cannot be overridden.",
             remedy=f"Use the option '{option}' instead." if option else "Remove it.",
             facts={
-                "flag": argument.flag,
+                "flag": flag,
                 "origin": argument.origin,
                 "reserved": sorted(grammar.reserved),
             },
         )
+
+
+def _flags_of(argv: Argv, grammar: Grammar) -> Iterator[tuple[Argument, str]]:
+    """What the engine could take for a flag.
+
+    A joined value becomes a word of its own where the engine does not understand it joined; if the
+    flag before it takes no value, that word is the next flag.
+    """
+    for argument in argv.arguments:
+        yield argument, argument.flag
+        if not grammar.joined_values and argument.values and _is_flag(argument.values[0]):
+            yield argument, argument.values[0].partition("=")[0]
 
 
 def _reserved_name(flag: str, grammar: Grammar) -> str | None:

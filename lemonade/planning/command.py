@@ -117,7 +117,7 @@ def plan_command(facts: LaunchFacts) -> CommandPlan:
     return CommandPlan(
         program=_program(facts),
         leading=_filled(leading, words, facts),
-        arguments=_in_order(argv, facts, grammar),
+        arguments=_spelt(_in_order(argv, facts, grammar), grammar),
         environment=environment,
         context=context,
         notices=(*facts.options.notices, *context.notices),
@@ -165,6 +165,13 @@ def _in_order(argv: Argv, facts: LaunchFacts, grammar: Grammar) -> Argv:
         return order.index(name) if name in order else len(order)
 
     return Argv(tuple(sorted(argv.arguments, key=position))) if order else argv
+
+
+def _spelt(argv: Argv, grammar: Grammar) -> Argv:
+    """As the engine reads it."""
+    if grammar.joined_values:
+        return argv
+    return Argv(tuple(replace(argument, joined=False) for argument in argv.arguments))
 
 
 def _program(facts: LaunchFacts) -> tuple[str, ...]:

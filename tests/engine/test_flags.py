@@ -12,8 +12,10 @@ import pytest
 
 from lemonade.catalog import Catalog, shipped
 from lemonade.core.bundle import Bundle
+from lemonade.planning import EffectiveOptions, parse_argv, plan_command
 from tests.engine.children import PATIENCE, outcome
 from tests.engine.install import WHEEL
+from tests.unit.planning.examples import facts
 
 pytestmark = pytest.mark.engine
 
@@ -94,6 +96,19 @@ def test_refusals(engine: tuple[str, ...], arguments: list[str], said: str) -> N
     assert (status, output) == (1, "")
     assert said in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("genuine", [False, True], ids=["embedded", "genuine"])
+def test_a_value_that_looks_like_a_flag_arrives(engine: tuple[str, ...], *, genuine: bool) -> None:
+    program = (os.environ.get("LLAMA_SERVER_BIN", ""),) if genuine else engine
+    if not program[0]:
+        pytest.skip("LLAMA_SERVER_BIN names no llama-server")
+    given = parse_argv("--reasoning-budget-message=--enough", "request")
+    command = plan_command(facts(options=EffectiveOptions({}, {}, given)))
+    status, _, errors = outcome(program, *command.words[-2:], "-m", "/nowhere/model.gguf")
+    assert command.words[-1] == "--enough"
+    assert status == 1
+    assert "/nowhere/model.gguf" in errors, "it has come as far as the model"
 
 
 def test_underscores_are_hyphens(engine: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from lemonade.core.bundle import Bundle
 from lemonade.core.errors import BadDescriptor, Incomplete, ReservedArgument
 from lemonade.core.ids import BackendId
 from lemonade.planning import EffectiveOptions, parse_argv, plan_launch
+from lemonade.planning.words import join_words
 from tests.unit.planning.examples import a_recipe, backend, facts, model, recipe
 
 PROGRAM = (
@@ -98,6 +99,38 @@ def test_the_user_overrides_what_the_recipe_does_not_reserve() -> None:
 def test_a_reserved_argument_never_reaches_the_command_line() -> None:
     with pytest.raises(ReservedArgument):
         plan_launch(facts(options=options("--host 0.0.0.0")))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("--stop=--end --temp=1", ("--stop", "--end", "--temp", "1")),
+        ("--stop=-e x", ("--stop", "-e", "x")),
+        ("--stop= --temp=-1", ("--stop", "", "--temp", "-1")),
+    ],
+)
+def test_an_engine_that_understands_no_joined_values_gets_none(
+    text: str, words: tuple[str, ...]
+) -> None:
+    given = options(text)
+    assert plan_launch(facts(options=given)).argv == (*PROGRAM, *ALWAYS, *words)
+    assert parse_argv(join_words(given.arguments.words()), "saved").words() == (
+        given.arguments.words()
+    ), "what is kept of it can be read again"
+
+
+def test_an_engine_that_understands_joined_values_gets_them() -> None:
+    spec = plan_launch(facts(recipe=a_recipe(), options=options("--stop=--end --temp=1")))
+    assert spec.argv[-3:] == ("--stop=--end", "--temp", "1")
+
+
+@pytest.mark.parametrize("value", ["--port", "--host=0.0.0.0", "-m", "--no-jinja"])
+def test_nothing_reserved_gets_in_as_the_value_of_a_flag(value: str) -> None:
+    with pytest.raises(ReservedArgument, match=value.partition("=")[0]):
+        plan_launch(facts(options=options(f"--verbose={value}")))
+    joined = a_recipe(argv={"always": ["--port", "{port}"], "reserved": ["--port"]})
+    spec = plan_launch(facts(recipe=joined, options=options("--verbose=--port")))
+    assert spec.argv[-1] == "--verbose=--port", "its engine reads that as one word"
 
 
 def test_a_recipe_may_begin_with_words_that_are_no_flags() -> None:

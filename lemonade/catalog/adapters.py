@@ -10,7 +10,6 @@ import logging
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from lemonade.catalog.registry import ModelRegistry
 from lemonade.core.errors import MalformedRequest, NameTaken, UnknownModel
 from lemonade.core.inference import JsonObject
 from lemonade.core.near import did_you_mean, near_names
+from lemonade.core.records import dataclass
 from lemonade.storage import changing, read_json, write_json
 
 log = logging.getLogger(__name__)

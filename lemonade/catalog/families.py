@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lemonade.catalog.backend import Declared
 from lemonade.catalog.reading import Check, read_object, validated
+from lemonade.core.records import dataclass
 
 
 class FamilySpec(Declared):

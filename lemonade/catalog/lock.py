@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import BadDescriptor
+from lemonade.core.records import dataclass
 
 _HASH: Final = re.compile(r"\s--hash=(\S*)")
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")

@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
 from typing import Final
+
+from lemonade.core.records import dataclass
 
 _UNTRUSTED: Final = "untrusted comment:"
 _TRUSTED: Final = "trusted comment: "

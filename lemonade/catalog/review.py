@@ -6,7 +6,6 @@ A server stops at the first; whoever repairs files wants the whole list.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lemonade.catalog.backend import BackendSpec
@@ -17,6 +16,7 @@ from lemonade.catalog.recipe import RecipeSpec
 from lemonade.catalog.sources import Sources, shipped
 from lemonade.catalog.trust import NOTHING_ASKED, Trust
 from lemonade.core.errors import BadConfigFile, BadDescriptor
+from lemonade.core.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
+
+from lemonade.core.records import dataclass
 
 AUTO: Final = "auto"
 DEFAULT_ENDPOINT: Final = "https://huggingface.co"

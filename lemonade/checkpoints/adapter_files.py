@@ -7,12 +7,12 @@ engine finds out.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from lemonade.checkpoints.gguf_header import general_texts, is_adapter, is_gguf_file
 from lemonade.core.errors import BadAdapter
+from lemonade.core.records import dataclass
 
 CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")

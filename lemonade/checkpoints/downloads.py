@@ -10,7 +10,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,7 @@ from lemonade.core.errors import (
 from lemonade.core.events import ModelDownloaded
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
+from lemonade.core.records import dataclass
 from lemonade.jobs import Job, Jobs, Kind, Status, TaskOwner
 from lemonade.planning.checkpoint import (
     LAZY_ROLES,

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lemonade.core.records import dataclass
 from lemonade.planning.checkpoint import RepoFile
 
 _PREFIXES: Final = {"modelscope": "modelscope--models"}

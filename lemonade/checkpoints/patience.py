@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from lemonade.checkpoints.failures import may_pass
 from lemonade.checkpoints.threads import StopSignal
+from lemonade.core.records import dataclass
 
 log = logging.getLogger(__name__)
 

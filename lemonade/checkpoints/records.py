@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 from lemonade.planning.checkpoint import CheckpointPlan
 from lemonade.storage import changing, read_json, write_json
 

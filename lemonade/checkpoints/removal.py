@@ -11,13 +11,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.checkpoints.layout import RepoCache, files_in
 from lemonade.checkpoints.records import Records
 from lemonade.core.errors import CheckpointError, NotDeletable, NotInRepository
+from lemonade.core.records import dataclass
 from lemonade.planning.checkpoint import COMPANIONS, FileKind, RepoFile, select_files
 from lemonade.storage import FileLock
 

@@ -13,7 +13,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -23,6 +22,7 @@ from lemonade.checkpoints.hub_api import Report
 from lemonade.checkpoints.patience import Patience
 from lemonade.checkpoints.threads import StopSignal
 from lemonade.core.errors import DamagedFile
+from lemonade.core.records import dataclass
 from lemonade.planning.gguf import is_gguf
 
 _REPORT_EVERY: Final = 0.1

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import cast
 
 import click
@@ -18,6 +17,7 @@ import click
 from lemonade.cli.render import harmless, is_terminal, style
 from lemonade.client import ChatDelta
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 
 
 @dataclass(slots=True)

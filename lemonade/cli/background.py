@@ -13,12 +13,12 @@ import subprocess  # noqa: TID251 - a server is no engine: nobody supervises it 
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.client import LemonadeClient
 from lemonade.core.errors import BadSetting, ServerUnreachable
+from lemonade.core.records import dataclass
 
 LIVE_WITHIN: Final = 60.0
 """Seconds a server may take until it answers."""

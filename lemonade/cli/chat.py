@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 import click
@@ -25,6 +25,7 @@ from lemonade.cli.status import loaded_models, write_loaded
 from lemonade.client import LemonadeClient
 from lemonade.core.errors import LemonadeError
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 
 _THINKING: Final[dict[str, bool | None]] = {
     "on": True,

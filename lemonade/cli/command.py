@@ -7,7 +7,6 @@ its commands by name and summary alone, so that help imports none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import click
 
 from lemonade.cli.session import Session
 from lemonade.core.near import did_you_mean, near_names
+from lemonade.core.records import dataclass
 
 CONTEXT_SETTINGS: Final[dict[str, Any]] = {
     "help_option_names": ["-h", "--help"],

@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -30,6 +29,7 @@ from lemonade.cli.status import LoadedModel, loaded_models
 from lemonade.client import LemonadeClient
 from lemonade.core.errors import BadSetting, LemonadeError, UnknownModel, WouldNotDie
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 
 QUESTION: Final = "Tell me a story about a fox"
 _SHIPPED: Final = "shipped"

@@ -9,10 +9,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, TextIO
 
 import click
+
+from lemonade.core.records import dataclass
 
 _CONTROLS: Final = dict.fromkeys(
     [*(code for code in range(32) if code not in {9, 10}), *range(127, 160)]

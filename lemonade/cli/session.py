@@ -7,10 +7,11 @@ first asks for it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+
+from lemonade.core.records import dataclass
 
 if TYPE_CHECKING:
     from lemonade.client import Address, LemonadeClient

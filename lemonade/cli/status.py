@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from lemonade.cli.render import Column, harmless, note, out, write_json, write_t
 from lemonade.cli.session import Session, pass_session
 from lemonade.core.errors import ServerUnreachable
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 
 _LOOK_WITHIN = 2.0
 

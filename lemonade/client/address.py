@@ -7,11 +7,11 @@ URL, so that one variable is enough to point every command at another machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from lemonade.core.errors import BadSetting
+from lemonade.core.records import dataclass
 
 DEFAULT_PORT: Final = 13305
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from lemonade.client.replies import refusal
 from lemonade.core.errors import ConnectionLost
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
+from lemonade.core.records import dataclass
 from lemonade.core.sse import SseEvent, SseReader
 
 

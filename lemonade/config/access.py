@@ -6,8 +6,10 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Literal, Self
+
+from lemonade.core.records import dataclass
 
 Level = Literal["open", "regular", "admin"]
 """What a route demands. `open` demands nothing."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from lemonade.config.checking import (
@@ -24,6 +23,7 @@ from lemonade.config.settings import Settings
 from lemonade.config.tree import Tree, merge
 from lemonade.core.errors import BadSetting
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 from lemonade.storage import Directories
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from lemonade.core.ids import BackendId
+from lemonade.core.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

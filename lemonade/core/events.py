@@ -5,11 +5,10 @@ Events are for observing: nothing in the control path may depend on a listener.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lemonade.core.ids import BackendId, ChildId, IncidentId
 from lemonade.core.inference import Operation, Usage
 from lemonade.core.process import ExitReport, StartStep
+from lemonade.core.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

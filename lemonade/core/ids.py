@@ -7,10 +7,10 @@ Model and child names are plain strings that must not be confused with each othe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, NewType, Self
 
 from lemonade.core.errors import MalformedRequest
+from lemonade.core.records import dataclass
 
 ModelName = NewType("ModelName", str)
 """A name a client may ask for: `Qwen3-8B-GGUF`, `user.Mine`."""

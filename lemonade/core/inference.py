@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from lemonade.core.records import dataclass
 
 JsonObject: TypeAlias = Mapping[str, Any]
 """A JSON object we do not own. Treated as immutable: a changed copy is made, never an edit."""

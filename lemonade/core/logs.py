@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, Literal
+
+from lemonade.core.records import dataclass
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogStream = Literal["output", "notice", "server"]

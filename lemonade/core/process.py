@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.logs import LevelRule
+from lemonade.core.records import dataclass
 
 REDACTED: Final = "***"
 

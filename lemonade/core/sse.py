@@ -6,7 +6,8 @@ Source: WHATWG HTML, "Server-sent events", section 9.2.6.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+
+from lemonade.core.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

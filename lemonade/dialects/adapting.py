@@ -7,13 +7,13 @@ makes the body be written anew, and the other fields keep their very bytes even 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from lemonade.core.errors import MalformedRequest
 from lemonade.core.inference import Operation
+from lemonade.core.records import dataclass
 
 _NEW_LIMIT: Final = "max_completion_tokens"
 _OLD_LIMIT: Final = "max_tokens"

@@ -7,10 +7,10 @@ machine can see: that a group was joined, but after this session began.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lemonade.core.records import dataclass
 from lemonade.core.units import render_size
 from lemonade.doctor.finding import Finding, Notebook
 from lemonade.hardware import Evidence, Gpu, Machine, Npu

@@ -10,10 +10,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lemonade.core.records import dataclass
 from lemonade.core.units import render_size
 from lemonade.doctor.finding import Finding, Notebook
 from lemonade.hardware import Evidence

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from lemonade.core.records import dataclass
 from lemonade.hardware import Evidence
 
 SCHEMA: Final = 1

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
 from lemonade.checkpoints import HubAccess
 from lemonade.core.errors import DownloadFailed
+from lemonade.core.records import dataclass
 from lemonade.doctor.finding import Finding, Notebook
 from lemonade.doctor.reaching import Answer, NoWay, Question
 from lemonade.hardware import Evidence

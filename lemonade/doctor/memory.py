@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lemonade.core.records import dataclass
 from lemonade.core.units import render_size
 from lemonade.doctor.finding import Finding, Notebook
 from lemonade.hardware import Evidence, Machine

@@ -10,13 +10,13 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import psutil
 
 from lemonade.client import LemonadeClient, resolve_key
 from lemonade.core.errors import LemonadeError
+from lemonade.core.records import dataclass
 from lemonade.doctor.finding import Finding, Notebook
 from lemonade.hardware import Evidence
 

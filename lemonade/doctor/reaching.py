@@ -12,9 +12,10 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
+
+from lemonade.core.records import dataclass
 
 _MOST: Final = 65536
 _PORTS: Final = {"http": 80, "https": 443}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.catalog import CatalogReview
 from lemonade.config import CONFIG_FILE, AccessKeys, ConfigReview
+from lemonade.core.records import dataclass
 from lemonade.doctor.finding import Finding, Notebook
 from lemonade.hardware import Evidence
 

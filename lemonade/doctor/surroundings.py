@@ -8,13 +8,13 @@ import resource
 import site
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.catalog import CatalogReview, review_catalog, sources, trusted
 from lemonade.checkpoints import HubAccess, hub_access
 from lemonade.config import AccessKeys, ConfigReview, review_config
+from lemonade.core.records import dataclass
 from lemonade.doctor.devices import User
 from lemonade.doctor.disk import GB, Place
 from lemonade.doctor.memory import Limits

@@ -6,12 +6,11 @@ as good as what is wanted, and the answer says so. Only who insists or names one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lemonade.catalog import BackendSpec
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import InstallForbidden, LemonadeError, UnsupportedHere
 from lemonade.core.progress import ProgressListener
+from lemonade.core.records import dataclass
 from lemonade.gateway.parts import Parts
 from lemonade.installer import is_address
 from lemonade.planning import (

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -18,6 +17,7 @@ from aiohttp import WSMsgType, web
 
 from lemonade.core.errors import LemonadeError, MalformedRequest, NotLoaded
 from lemonade.core.logs import LEVELS, LevelRule, LogLevel, LogRecord
+from lemonade.core.records import dataclass
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import SOCKET_PROTOCOL, Route
 from lemonade.residency import log_file_of

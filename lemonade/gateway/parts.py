@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -12,6 +11,7 @@ from lemonade.catalog import AdapterRegistry, Catalog, ModelRegistry, SavedOptio
 from lemonade.checkpoints import Downloads, ModelStore
 from lemonade.config import AccessKeys, Configuration
 from lemonade.core.bus import Bus
+from lemonade.core.records import dataclass
 from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer, LatestReleases, Versions
 from lemonade.residency import Fitter, Incidents, Loader, Pool, Selections, Swapper

@@ -6,13 +6,14 @@ There is no list of path prefixes to keep in step with them: middleware reads th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Final
 
 from aiohttp import web
 
 from lemonade.core.errors import LemonadeError
+from lemonade.core.records import dataclass
 from lemonade.dialects import ErrorShape
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

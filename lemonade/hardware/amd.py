@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lemonade.core.records import dataclass
 from lemonade.hardware.access import MayOpen, access_problem
 from lemonade.hardware.facts import Evidence, Gpu, Problem
 from lemonade.hardware.files import number, shown, text

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from lemonade.core.records import dataclass
 
 ProblemRule = Literal[
     "driver-missing", "driver-other", "no-compute", "device-missing", "no-permission"

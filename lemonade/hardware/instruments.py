@@ -16,9 +16,9 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, cast
 
+from lemonade.core.records import dataclass
 from lemonade.hardware.access import MayOpen, may_open
 from lemonade.hardware.nvml import Nvml
 

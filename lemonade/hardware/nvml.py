@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from lemonade.core.records import dataclass
 
 _FIELDS: Final = (
     "index", "uuid", "name", "compute_cap", "driver_version", "memory.total", "pci.bus_id"

@@ -7,10 +7,10 @@ What stands on the bus is there whether a driver is loaded or not: this tells "n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lemonade.core.records import dataclass
 from lemonade.hardware.files import number
 
 _NAMES: Final = ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids")

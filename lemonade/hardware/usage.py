@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import psutil
 
+from lemonade.core.records import dataclass
 from lemonade.hardware.files import number
 from lemonade.hardware.linux import meminfo, memory_limits
 

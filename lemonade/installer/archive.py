@@ -22,11 +22,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from lemonade.core.errors import SetupFailed, UnsafeArchive
+from lemonade.core.records import dataclass
 from lemonade.installer.parts import JoinedFiles
 from lemonade.installer.xz import XzStream
 

@@ -8,7 +8,6 @@ installed, or somebody else's program.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,6 +15,7 @@ from lemonade.catalog import BackendSpec
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import LemonadeError
 from lemonade.core.ids import BackendId
+from lemonade.core.records import dataclass
 from lemonade.hardware import Machine
 from lemonade.installer.foreign import filled, pinned_program, program_on_path
 from lemonade.installer.legacy import VERSION_FILE, Legacy, legacy_folders, read_legacy

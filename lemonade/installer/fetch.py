@@ -14,7 +14,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from urllib.parse import urljoin
 import aiohttp
 
 from lemonade.core.errors import ChecksumMismatch, DownloadFailed
+from lemonade.core.records import dataclass
 from lemonade.installer.growing import GrowingFile, Report
 from lemonade.installer.hosts import ReleaseHosts, shown_url
 from lemonade.installer.threads import finished

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import SplitResult, quote, urlsplit
 
 from lemonade.core.errors import DownloadFailed
+from lemonade.core.records import dataclass
 
 PUBLIC_RELEASES: Final = "https://github.com"
 PUBLIC_API: Final = "https://api.github.com"

@@ -11,10 +11,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from lemonade.core.records import dataclass
 from lemonade.installer.activation import LOCK
 from lemonade.installer.bundles import interpreter
 from lemonade.installer.receipts import FILES, RECEIPT, Receipt, read_receipt

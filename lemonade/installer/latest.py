@@ -12,13 +12,14 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from lemonade.catalog import BackendSpec
 from lemonade.core.errors import DownloadFailed, LemonadeError
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 from lemonade.hardware import Machine
 from lemonade.installer.fetch import Fetcher, Patience
 from lemonade.installer.hosts import ReleaseHosts

@@ -11,10 +11,11 @@ import json
 import logging
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from lemonade.core.records import dataclass
 from lemonade.installer.receipts import now
 from lemonade.storage import write_json
 

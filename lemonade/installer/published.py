@@ -12,11 +12,11 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import DownloadFailed
+from lemonade.core.records import dataclass
 from lemonade.installer.fetch import Fetcher, RemoteFile
 from lemonade.installer.trust import recorded_digest
 from lemonade.planning.releases import PlannedAsset, ReleasePlan

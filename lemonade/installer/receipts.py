@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from lemonade.core.errors import BadConfigFile
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 from lemonade.storage import read_json, write_json
 
 log = logging.getLogger(__name__)

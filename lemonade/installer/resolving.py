@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import DownloadFailed
+from lemonade.core.records import dataclass
 from lemonade.installer.fetch import Fetcher, Patience, RemoteFile
 from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.published import look_up

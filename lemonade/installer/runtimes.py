@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import ChecksumMismatch, DownloadFailed, SetupFailed, UnsafeArchive
 from lemonade.core.progress import ProgressListener
+from lemonade.core.records import dataclass
 from lemonade.installer.activation import LOCK, activate, staging_for, sweep
 from lemonade.installer.archive import Limits, Report, UnpackedFile, unpack
 from lemonade.installer.fetch import Fetcher, LocalFile, RemoteFile

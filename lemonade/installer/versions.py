@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,6 +26,7 @@ from lemonade.core.errors import (
     UnsupportedHere,
 )
 from lemonade.core.events import BundleRemoved
+from lemonade.core.records import dataclass
 from lemonade.installer import activation
 from lemonade.installer.bundles import Bundles
 from lemonade.installer.compiled import compiled_for_nothing

@@ -17,12 +17,12 @@ import asyncio
 import copy
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
 from lemonade.core.errors import LemonadeError
 from lemonade.core.progress import Progress, ProgressListener
+from lemonade.core.records import dataclass
 
 log = logging.getLogger(__name__)
 

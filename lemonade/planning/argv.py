@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.errors import BadArgument, ReservedArgument
+from lemonade.core.records import dataclass
 from lemonade.planning.words import split_words
 
 _NUMBER: Final = re.compile(r"-(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z")

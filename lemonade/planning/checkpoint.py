@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from lemonade.catalog import from_page
 from lemonade.core.errors import NotInRepository
+from lemonade.core.records import dataclass
 from lemonade.planning.gguf import (
     RepoFile,
     Variant,

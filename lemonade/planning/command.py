@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import BadDescriptor, Incomplete
+from lemonade.core.records import dataclass
 from lemonade.planning.adapters import environment_for
 from lemonade.planning.argv import (
     Argument,

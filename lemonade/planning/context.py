@@ -9,10 +9,10 @@ decides.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from lemonade.core.errors import BadOption
+from lemonade.core.records import dataclass
 from lemonade.core.units import render_size
 from lemonade.planning.transformers_config import ModelShape
 

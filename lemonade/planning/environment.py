@@ -8,10 +8,11 @@ libraries below them, disagree about what several of them mean together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from lemonade.catalog.backend import BackendSpec
+from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Machine
 
 HIP: Final = "HIP_VISIBLE_DEVICES"

@@ -12,13 +12,13 @@ slot policy, or its backend's where that is another:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from lemonade.catalog.backend import BackendSpec, SlotPolicy
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.errors import EverythingPinned
 from lemonade.core.inference import ModelType
+from lemonade.core.records import dataclass
 
 UNLIMITED: Final = -1
 _NPU: Final = "npu"

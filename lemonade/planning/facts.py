@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from lemonade.catalog.adapters import Adapter
@@ -12,6 +12,7 @@ from lemonade.catalog.model import ModelSpec
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.bundle import Bundle
 from lemonade.core.process import Endpoint
+from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Machine
 from lemonade.planning.context import ContextPlan
 from lemonade.planning.options import EffectiveOptions

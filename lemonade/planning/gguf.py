@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
+
+from lemonade.core.records import dataclass
 
 _QUANT: Final = re.compile(
     r"""(?<![^\-._/])                                  # a delimiter or the start before it

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.catalog.backend import BackendSpec
+from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Machine
 from lemonade.planning.releases import plan_release
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from lemonade.catalog.lock import LockedPackage, normal_name
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import BadDescriptor, UnsupportedHere
 from lemonade.core.ids import BackendId
+from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Machine
 from lemonade.planning.given import Given
 from lemonade.planning.releases import ReleasePlan, folder_version, made_for, plan_release

@@ -8,10 +8,10 @@ called absent.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from lemonade.catalog.backend import RunsOnSpec
+from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Evidence, Gpu, Machine, Npu
 
 Device = Gpu | Npu

@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Final, TypeGuard
 
@@ -19,6 +19,7 @@ from lemonade.catalog.families import FamilyMatch
 from lemonade.catalog.recipe import OptionSpec, RecipeSpec
 from lemonade.core.errors import BadOption
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 from lemonade.planning.argv import (
     Argument,
     Argv,

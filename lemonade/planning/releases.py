@@ -9,11 +9,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from lemonade.catalog.backend import AssetSpec, BackendSpec
 from lemonade.core.errors import UnsupportedHere
+from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Gpu, Machine
 from lemonade.planning.support import deciding_gpu
 

@@ -8,9 +8,9 @@ each kind of GPU, and shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lemonade.catalog.backend import BackendSpec, RuntimeSpec
+from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Machine, RocmRoot
 from lemonade.planning.support import deciding_gpu
 

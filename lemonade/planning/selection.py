@@ -7,13 +7,13 @@ so that everything after it reads one descriptor that says what is wanted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from lemonade.catalog.backend import BackendSpec
 from lemonade.core.errors import UnsupportedHere
+from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Machine
 from lemonade.planning.releases import (
     family_of,

@@ -6,13 +6,13 @@ Every "no" is a sentence with its evidence: what is needed, what is here, and wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from lemonade.catalog.backend import BackendSpec
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.errors import UnknownBackend, UnsupportedHere
 from lemonade.core.ids import BackendId
+from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Evidence, Gpu, Machine
 from lemonade.planning.matrix import Device, best_device, chosen_there, rank, refusal
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from lemonade.catalog import (
 )
 from lemonade.checkpoints import AdapterFacts, ModelStore, adapter_stamp, inspect_adapter
 from lemonade.core.errors import AdapterUnsupported, LemonadeError, ShuttingDown, UpstreamError
+from lemonade.core.records import dataclass
 from lemonade.jobs import TaskOwner
 from lemonade.planning import rank_for, takes_more
 from lemonade.residency.fitted import Fitted, free_handle, tell

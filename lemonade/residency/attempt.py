@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lemonade.core.process import StartStep
 from lemonade.core.progress import Progress, ProgressListener
+from lemonade.core.records import dataclass
 from lemonade.residency.placement import PortLease
 from lemonade.residency.resident import Resident
 

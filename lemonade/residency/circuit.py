@@ -14,10 +14,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from lemonade.core.ids import IncidentId
+from lemonade.core.records import dataclass
 
 _MOST_KEPT: Final = 1000
 

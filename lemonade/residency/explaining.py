@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from lemonade.config import Settings
 from lemonade.core.errors import LemonadeError
 from lemonade.core.process import REDACTED
+from lemonade.core.records import dataclass
 from lemonade.planning import Argument, CommandPlan, EvictionPlan
 from lemonade.residency.circuit import CrashPolicy
 from lemonade.residency.loading import Loader, LoadPlan

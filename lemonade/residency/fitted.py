@@ -10,12 +10,13 @@ import asyncio
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from lemonade.catalog import Adapter, RecipeSpec
 from lemonade.checkpoints import adapter_stamp
 from lemonade.core.errors import AdapterRefused, UpstreamError, UpstreamTimeout
+from lemonade.core.records import dataclass
 from lemonade.residency.placement import Instance
 from lemonade.upstream import UpstreamRequest
 

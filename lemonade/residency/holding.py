@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import NotInstalled
 from lemonade.core.process import Endpoint
+from lemonade.core.records import dataclass
 from lemonade.installer import VersionLease, lease
 from lemonade.residency.placement import PortLease
 

@@ -14,7 +14,6 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +23,7 @@ from lemonade.core.errors import LemonadeError, UnknownIncident
 from lemonade.core.ids import IncidentId
 from lemonade.core.inference import JsonObject
 from lemonade.core.process import REDACTED, ExitReport, ProcessSpec
+from lemonade.core.records import dataclass
 from lemonade.jobs import TaskOwner, outliving
 from lemonade.residency.resident import Resident
 from lemonade.storage import read_json, write_json

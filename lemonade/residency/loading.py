@@ -14,7 +14,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +35,7 @@ from lemonade.core.errors import Incomplete, InstallForbidden, Offline, Unsuppor
 from lemonade.core.inference import JsonObject
 from lemonade.core.process import REDACTED
 from lemonade.core.progress import ProgressListener
+from lemonade.core.records import dataclass
 from lemonade.hardware import Machine, usage
 from lemonade.installer import (
     Bundles,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lemonade.core.errors import SpawnFailed, WouldNotDie
 from lemonade.core.logs import LogRecord
 from lemonade.core.process import Endpoint, ExitReport, ProcessSpec, StartStep
+from lemonade.core.records import dataclass
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.supervisor import Child, Phase, Supervisor
 from lemonade.supervisor import PortLease as SupervisorPortLease

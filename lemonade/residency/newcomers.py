@@ -7,7 +7,7 @@ to be able to run is the one that its recipe asks it with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from lemonade.catalog import SHIPPED_SOURCE, BackendSpec, Catalog, ModelSpec
 from lemonade.core.bundle import Bundle
 from lemonade.core.inference import JsonObject
 from lemonade.core.process import Endpoint
+from lemonade.core.records import dataclass
 from lemonade.hardware import Machine
 from lemonade.installer import compile_cache
 from lemonade.planning import InstallPlan, LaunchFacts, check_options, resolve_options

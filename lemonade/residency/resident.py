@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,7 @@ from typing import Self
 from lemonade.catalog import BackendSpec, ModelSpec, RecipeSpec
 from lemonade.core.errors import LemonadeError
 from lemonade.core.process import ExitReport
+from lemonade.core.records import dataclass
 from lemonade.planning import EffectiveOptions
 from lemonade.residency.fitted import Fitted
 from lemonade.residency.placement import Instance

@@ -7,8 +7,9 @@ from it and it computes nothing, for as long as its recipe allows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from lemonade.core.records import dataclass
 
 BUSY_SHARE: Final = 0.05
 """Share of a core that counts as computing."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lemonade.catalog import Adapter
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import BadConfigFile, BadSetting
+from lemonade.core.records import dataclass
 
 _NAME: Final = "lemonade"
 

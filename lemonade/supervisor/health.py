@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lemonade.core.errors import LemonadeError
 from lemonade.core.process import ProbeSpec, SaysItIsDeadError
+from lemonade.core.records import dataclass
 from lemonade.supervisor.states import Signal
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,11 @@ proofs, and neither removes a record nor signals a process.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from lemonade.core.records import dataclass
 from lemonade.supervisor.ledger import NewerRecord, Owner, Record
 from lemonade.supervisor.processes import executable_of, read_process
 from lemonade.supervisor.proof import Stranger, look_for

@@ -11,11 +11,11 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.process import Diagnosis
+from lemonade.core.records import dataclass
 
 OUT_OF_MEMORY: Final = Diagnosis(
     "The kernel killed it because memory ran out.",

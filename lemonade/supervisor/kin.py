@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+from lemonade.core.records import dataclass
 from lemonade.supervisor.processes import (
     Identity,
     ProcessFacts,

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
 from lemonade.core.ids import ChildId
 from lemonade.core.inference import JsonObject
+from lemonade.core.records import dataclass
 from lemonade.storage import write_json
 from lemonade.supervisor.kin import Descendant
 from lemonade.supervisor.processes import Identity, boot_id, own_identity, pid_namespace

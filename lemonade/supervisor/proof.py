@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from lemonade.core.records import dataclass
 from lemonade.supervisor.ledger import Record
 from lemonade.supervisor.processes import ProcessFacts, executable_of, scan, user_of
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from lemonade.core.bus import Bus
 from lemonade.core.events import OrphanReaped
+from lemonade.core.records import dataclass
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.inspection import (
     LedgerEntry,

@@ -20,12 +20,12 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import SpawnFailed
 from lemonade.core.process import ProcessSpec
+from lemonade.core.records import dataclass
 from lemonade.supervisor.limits import ready_limits
 from lemonade.supervisor.processes import (
     Identity,

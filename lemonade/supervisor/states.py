@@ -35,10 +35,12 @@ the probe has failed as often in a row as the `ProbeSpec` has patience.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
+
+from lemonade.core.records import dataclass
 
 
 class Phase(StrEnum):

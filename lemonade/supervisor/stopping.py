@@ -13,9 +13,9 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from lemonade.core.records import dataclass
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.processes import Identity, ProcessFacts, send_signal
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 from lemonade.core.process import ProcessSpec
+from lemonade.core.records import dataclass
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.kin import Family
 from lemonade.supervisor.ports import taken_by_others

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lemonade.core.bus import Bus
+from lemonade.core.records import dataclass
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.holding import DeviceLook
 from lemonade.supervisor.journal import Journal

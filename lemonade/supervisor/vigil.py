@@ -12,10 +12,11 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from lemonade.core.process import Milestone, ProbeSpec, StartStep
+from lemonade.core.records import dataclass
 from lemonade.supervisor.processes import Effort
 
 _LOOK_INTERVAL: Final = 1.0

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from lemonade.core.records import dataclass
 
 _NAME: Final = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _COMMENT: Final = re.compile(rf"# (HELP|TYPE) ({_NAME})(?: (.*))?\Z")

@@ -5,12 +5,12 @@ Listens to the bus and is told nothing directly. Requests without usage count as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from lemonade.core.bus import Bus
 from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Usage
+from lemonade.core.records import dataclass
 
 
 @dataclass(slots=True)

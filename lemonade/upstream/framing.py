@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
 from lemonade.core.errors import GarbledAnswer
+from lemonade.core.records import dataclass
 
 HEAD_LIMIT: Final = 64 * 1024
 TRAILER_LIMIT: Final = 16 * 1024

@@ -8,10 +8,10 @@ makes the request: what is not on the list is not written.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from lemonade.core.errors import MalformedRequest
+from lemonade.core.records import dataclass
 
 PASSED: Final = frozenset(
     {"accept", "content-type", "traceparent", "tracestate", "user-agent", "x-request-id"}

@@ -83,8 +83,12 @@ class ProblemSpec(Declared):
 
     Attributes:
         pattern: a regular expression searched in the last 200 lines, several at once; `^` and `$`
-            are those of a line. Empty if only the signal tells.
-        signal: name of the signal that ended it; empty if the output tells.
+            are those of a line. Empty if the output does not tell.
+        signal: name of the signal that ended it; empty if that does not tell.
+        kernel: a regular expression searched in what the kernel's log said of memory, of GPUs and
+            of the engine's processes while it lived, several lines at once; empty if that does not
+            tell. Where there is a `pattern` too, either is enough.
+        name: a word for programs, as `device-fault`; empty if there is none.
         cause: a sentence that says what is wrong; `{name}` is the pattern's group of that name.
         fix: a sentence that says what to do; likewise.
         severe: whether trying again at once may do harm: a device has faulted.
@@ -92,11 +96,13 @@ class ProblemSpec(Declared):
 
     pattern: str = ""
     signal: str = ""
+    kernel: str = ""
+    name: str = Field(default="", pattern=r"^[a-z-]*$")
     cause: str
     fix: str
     severe: bool = False
 
-    @field_validator("pattern")
+    @field_validator("pattern", "kernel")
     @classmethod
     def _compiles(cls, value: str) -> str:
         return _expression(value)
@@ -110,8 +116,8 @@ class ProblemSpec(Declared):
 
     @model_validator(mode="after")
     def _can_be_recognised(self) -> Self:
-        if not self.pattern and not self.signal:
-            raise ValueError("it needs a 'pattern' or a 'signal'")
+        if not (self.pattern or self.signal or self.kernel):
+            raise ValueError("it needs a 'pattern', a 'signal' or a 'kernel'")
         return self
 
 

@@ -14,6 +14,7 @@ _SHOWN_LINES = 30
 _FACTS = (
     ("Time", "time"),
     ("What", "kind"),
+    ("How", "how"),
     ("Model", "model"),
     ("Backend", "backend"),
     ("Version", "bundle_version"),

@@ -17,6 +17,13 @@ from lemonade.core.records import dataclass
 
 REDACTED: Final = "***"
 
+OUT_OF_MEMORY: Final = "out-of-memory"
+DEVICE_FAULT: Final = "device-fault"
+FOREIGN_SERVER: Final = "foreign-server"
+LOST_ITS_CORE: Final = "lost-its-core"
+HANG: Final = "hang"
+"""How an engine ended, in a word for programs; besides `exit`, `signal` and `stopped`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -66,11 +73,14 @@ class KnownProblem:
     """What is wrong when a child prints something, and what helps.
 
     Attributes:
-        pattern: a regular expression searched in its last lines; empty if only the signal tells.
-        signal: name of the signal that ended it (`SIGILL`); empty if the output tells.
+        pattern: a regular expression searched in its last lines; empty if they do not tell.
+        signal: name of the signal that ended it (`SIGILL`); empty if that does not tell.
+        kernel: a regular expression searched in what the kernel said while it lived; empty if
+            that does not tell.
         cause: a sentence; named groups of the pattern stand in braces.
         fix: a sentence; likewise.
         severe: trying again at once may do harm: a device has faulted.
+        name: a word for programs.
     """
 
     pattern: str
@@ -78,15 +88,18 @@ class KnownProblem:
     fix: str
     signal: str = ""
     severe: bool = False
+    kernel: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A known problem, recognised."""
+    """A known problem, recognised. `name` is a word for programs, or empty."""
 
     cause: str
     fix: str
     severe: bool = False
+    name: str = ""
 
 
 class SaysItIsDeadError(Exception):
@@ -221,7 +234,9 @@ class ExitReport:
         survivors: pids that are still alive in spite of SIGKILL.
         diagnosis: what was wrong, if that is a known problem.
         kernel: what the kernel said about it meanwhile, where that may be read.
+        kernel_unread: why the kernel's log could not be read; empty if it was, or not wanted.
         given_up: why it was killed though it lived and nobody had asked it to stop; else empty.
+        given_up_for: the same in a word.
         resident_bytes: main memory it held with all its descendants when that was last seen, at
             most a second before its end; without pages of files, which may stay in memory.
         device_bytes: memory of devices they held then, as far as drivers tell.
@@ -237,10 +252,26 @@ class ExitReport:
     survivors: tuple[int, ...] = ()
     diagnosis: Diagnosis | None = None
     kernel: tuple[str, ...] = ()
+    kernel_unread: str = ""
     given_up: str = ""
+    given_up_for: str = ""
     resident_bytes: int = 0
     device_bytes: int = 0
     still_held: tuple[DeviceHold, ...] = ()
+
+    @property
+    def how(self) -> str:
+        """How it ended, in a word for programs."""
+        known = self.diagnosis
+        if known is not None and known.name == OUT_OF_MEMORY:
+            return known.name
+        if self.given_up_for:
+            return self.given_up_for
+        if known is not None and (known.name or known.severe):
+            return known.name or DEVICE_FAULT
+        if self.expected:
+            return "stopped"
+        return "signal" if self.signal is not None else "exit"
 
     def sentence(self) -> str:
         """One sentence: `exited with status 1 after 0.2 s`."""

@@ -15,7 +15,7 @@ from lemonade.gateway.routing import Route
 SHOWN: Final = 100
 
 _SUMMARY: Final = (
-    "id", "time", "kind", "model", "backend", "bundle_version", "phase", "ended", "message",
+    "id", "time", "kind", "how", "model", "backend", "bundle_version", "phase", "ended", "message",
     "cause", "fix",
 )  # fmt: skip
 

@@ -271,10 +271,13 @@ def _publish(
 
 
 async def explain(error: UpstreamError, resident: Resident) -> None:
-    """If the engine has ended, name the incident in the error. Takes a moment at most."""
+    """If the engine has ended, say how, and name the incident. Takes a moment at most."""
     await _settled(resident, within=NOTICED_WITHIN)
     if resident.ending:
         await _settled(resident)
+    if resident.failure and resident.failure not in error.message:
+        error.message = f"{error.message} {resident.failure}"
+        error.facts["how"] = resident.failed_by
     if resident.incident:
         error.facts["incident"] = resident.incident
         error.remedy = f"`lemonade incidents {resident.incident}` says why."

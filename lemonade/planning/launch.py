@@ -43,7 +43,9 @@ def plan_launch(facts: LaunchFacts) -> ProcessSpec:
         },
         secrets=secrets,
         known_problems=tuple(
-            KnownProblem(one.pattern, one.cause, one.fix, one.signal, one.severe)
+            KnownProblem(
+                one.pattern, one.cause, one.fix, one.signal, one.severe, one.kernel, one.name
+            )
             for one in facts.recipe.problem
         ),
         limits=plan_limits(facts.options.values),

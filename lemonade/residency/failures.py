@@ -20,7 +20,7 @@ from lemonade.core.errors import (
 )
 from lemonade.core.events import IncidentRecorded
 from lemonade.core.inference import JsonObject
-from lemonade.core.process import ExitReport
+from lemonade.core.process import FOREIGN_SERVER, HANG, ExitReport
 from lemonade.residency.circuit import Circuits, Failing
 from lemonade.residency.incidents import Incident, Kind, describe_failure
 from lemonade.residency.resident import Resident
@@ -77,14 +77,22 @@ class Failures:
         stalled = isinstance(error, NeverReady) and "stall_timeout" in error.facts
         kind = Kind.STALLED if stalled else Kind.START_FAILED
         counts = isinstance(error, ExitedWhileStarting | NeverReady)
+        if report is not None:
+            resident.failed_by = str(error.facts.get("how") or report.how)
+        # Another one gets another port: nothing is wrong with the engine.
+        counts = counts and resident.failed_by != FOREIGN_SERVER
         self._note(resident, kind, step, report, error.message, counts=counts)
         error.facts["incident"] = resident.incident
 
     def ended(self, resident: Resident, report: ExitReport, *, expected: bool) -> None:
         """An engine that served has ended."""
         if not expected:
-            kind = Kind.HUNG if resident.hung else Kind.CRASHED
+            hangs = bool(resident.hung) or report.how == HANG
             said = f"Its engine {resident.hung or report.sentence()}."
+            kind = Kind.HUNG if hangs else Kind.CRASHED
+            resident.failed_by = HANG if hangs else report.how
+            known = report.diagnosis
+            resident.failure = f"{said} {known.cause}" if known is not None else said
             self._note(resident, kind, "serving", report, said, counts=True)
         elif report.survivors:
             said = f"Processes {', '.join(map(str, report.survivors))} cannot be ended."

@@ -100,6 +100,7 @@ def describe_failure(
         "devices": list(resident.devices),
         "argv": list(spec.shown_argv()[:_MOST_WORDS]) if spec is not None else [],
         "options": _redacted(resident.shown_options, secrets),
+        "how": resident.failed_by,
         "phase": phase,
         "message": _cut(message),
         "cause": diagnosis.cause if diagnosis is not None else "",

@@ -81,9 +81,9 @@ class LocalInstance:
         """Return when neither it nor anything below it works."""
         await self._child.stands_still(patience)
 
-    def give_up(self, why: str) -> None:
+    def give_up(self, why: str, word: str) -> None:
         """Kill it."""
-        self._child.give_up(why)
+        self._child.give_up(why, word)
 
     async def ended(self) -> ExitReport:
         """Return when nothing of it is left."""

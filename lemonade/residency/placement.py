@@ -67,7 +67,7 @@ class Instance(Protocol):
         """Return when it has shown no sign of work for so many seconds."""
         ...
 
-    def give_up(self, why: str) -> None:
+    def give_up(self, why: str, word: str) -> None:
         """Kill it because it is of no use any more, though it lives."""
         ...
 

@@ -61,6 +61,8 @@ class Resident:
         fingerprint: what its failures are counted by; known once its files are here.
         incident: of its failure.
         hung: what its engine was ended for by us, as a verb; empty if it was not.
+        failed_by: how its engine failed, in a word for programs; empty if it did not.
+        failure: the same in sentences, with the cause if that is known.
         lost: requests that lost their engine before their answer was complete.
         notices: what whoever asked for the load should know.
         settled: done when the load ended; raises the load's error to every waiter.
@@ -95,6 +97,8 @@ class Resident:
     fingerprint: str = ""
     incident: str = ""
     hung: str = ""
+    failed_by: str = ""
+    failure: str = ""
     lost: int = 0
     notices: tuple[str, ...] = ()
     settled: asyncio.Event = field(default_factory=asyncio.Event)

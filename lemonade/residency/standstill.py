@@ -17,6 +17,7 @@ from typing import Final
 
 from lemonade.core.errors import UpstreamError
 from lemonade.core.inference import JsonObject, Operation
+from lemonade.core.process import HANG
 from lemonade.residency.placement import Instance
 from lemonade.residency.resident import Resident
 from lemonade.residency.wellness import Patience
@@ -55,7 +56,7 @@ async def give_up_if_it_stands_still(
             await asyncio.sleep(patience)
             continue
         resident.hung = f"answered nobody, did nothing for {patience:g} s and was ended"
-        instance.give_up(f"it answers nobody and did nothing for {patience:g} s")
+        instance.give_up(f"it answers nobody and did nothing for {patience:g} s", HANG)
         return
 
 

@@ -1,4 +1,4 @@
-"""A start, and a second one where the engine said what would have worked."""
+"""A start, and a second one: with what the engine said would work, or where its port was taken."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 from lemonade.core.errors import ChildError
+from lemonade.core.process import FOREIGN_SERVER
 from lemonade.residency.attempt import Attempt
 from lemonade.residency.fitted import equip
 from lemonade.residency.loading import Ingredients, Loader, LoadPlan
@@ -25,7 +26,7 @@ async def start_ready(
         ChildError: it did not become ready. What is left of it is for the caller to end.
         UpstreamError: it is ready, but does not take an adapter that it must have.
     """
-    resident = attempt.resident
+    resident, moved = attempt.resident, False
     while True:
         resident.step = "starting"
         instance, attempt.port = await loader.start(plan, ingredients)
@@ -33,7 +34,13 @@ async def start_ready(
         instance.heed_steps(attempt.tell_step)
         try:
             await instance.ready()
-        except ChildError:
+        except ChildError as error:
+            if error.facts.get("how") == FOREIGN_SERVER and not moved:
+                moved = True
+                log.warning("%s: %s Trying another port.", resident.served_name, error.message)
+                await instance.stop(now=True)
+                attempt.port.release()
+                continue
             again = loader.again(plan, instance.tail(_LINES))
             if again is None:
                 raise

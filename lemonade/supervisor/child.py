@@ -25,13 +25,13 @@ from lemonade.core.events import (
 )
 from lemonade.core.ids import ChildId
 from lemonade.core.logs import LogRecord
-from lemonade.core.process import DeviceHold, ExitReport, ProcessSpec, StartStep
-from lemonade.supervisor.diagnosis import LOOKED_AT_LINES, diagnose
+from lemonade.core.process import FOREIGN_SERVER, DeviceHold, ExitReport, ProcessSpec, StartStep
+from lemonade.supervisor.diagnosis import LOOKED_AT_LINES, verdict
 from lemonade.supervisor.entry import Entry
 from lemonade.supervisor.failures import log_end, not_ready, will_not_die
 from lemonade.supervisor.health import HealthWatch, Probe
 from lemonade.supervisor.holding import Holdings
-from lemonade.supervisor.kernel import OUT_OF_MEMORY, Testimony, Witness
+from lemonade.supervisor.kernel import Testimony, Witness
 from lemonade.supervisor.kin import Family
 from lemonade.supervisor.ledger import Record
 from lemonade.supervisor.logfile import LogFile, LogWriter
@@ -100,17 +100,14 @@ class Child:
         self._output.heed = self._steps.heed if spec.probe.milestones else None
         self._vigil = Vigil(spec.probe, self.effort, lambda: self._output.printed_bytes)
         self._stalled = False
-        self._given_up = ""
+        self._given_up, self._given_up_for = "", ""
         self._still_held: tuple[DeviceHold, ...] = ()
         self._heed_step: Callable[[StartStep], None] | None = None
         self._entry = Entry(around.ledger, around.beside, self._record)
         self._holdings = Holdings(self._family, around.devices)
+        self._strangers = Strangers(spec, self._family, around.beside, self.give_up)
         self._health = HealthWatch(
-            spec.probe,
-            probe,
-            Strangers(spec, self._family, around.beside).answer,
-            around.watch_interval,
-            lambda: self.give_up("it says that the process that computes has ended"),
+            spec.probe, probe, self._strangers.answer, around.watch_interval, self.give_up
         )
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[Signal] = asyncio.Queue(_INBOX)
@@ -243,11 +240,12 @@ class Child:
         policy = replace(self.spec.probe, stall_timeout=patience)
         await Vigil(policy, self.effort, lambda: 0, busy_share=AT_WORK).watch()
 
-    def give_up(self, why: str) -> None:
-        """Kill it although it lives and was ready: it is of no use any more."""
-        if self._given_up or self._state.phase not in (Phase.READY, Phase.UNHEALTHY):
+    def give_up(self, why: str, word: str) -> None:
+        """Kill it although it lives: it is of no use. The word is for programs."""
+        serves = self._state.phase in (Phase.READY, Phase.UNHEALTHY)
+        if self._given_up or not (serves or word == FOREIGN_SERVER):
             return
-        self._given_up = why
+        self._given_up, self._given_up_for = why, word
         log.warning("%s is given up: %s", self.spec.name, why)
         self._hurry.set()
         # Unhealthy, then to be ended, then to be ended at once.
@@ -482,10 +480,12 @@ class Child:
 
     async def _ask_kernel(self) -> None:
         """Why it ended, if it was not told to."""
+        if not (self._was_ready or self._told_to_end):
+            await self._strangers.look_back()
         if self._told_to_end or self._witness is None:
             return
         pids = (self._spawned.pid, *self.descendants, *self._swept.ended)
-        killed = self._ending is not None and self._ending.signal == os_signals.SIGKILL
+        killed = self._ending is not None and self._ending.by(os_signals.SIGKILL)
         self._testimony = await self._around.beside.proc(
             self._witness.testify, pids, killed=killed
         )
@@ -505,9 +505,8 @@ class Child:
         crashed = not self._told_to_end or ours
         # A signal of ours says nothing about what is wrong.
         by = None if self._told_to_end else ending.signal
-        known = diagnose(self.spec.known_problems, lines, by) if crashed else None
-        if self._testimony.out_of_memory:
-            known = OUT_OF_MEMORY
+        said, who = self._testimony, self._strangers.who
+        known = verdict(self.spec, lines, by, said, who) if crashed else None
         report = ExitReport(
             status=ending.status,
             signal=ending.signal,
@@ -517,8 +516,10 @@ class Child:
             swept=self._swept.ended,
             survivors=survivors,
             diagnosis=known,
-            kernel=self._testimony.lines,
+            kernel=said.lines,
+            kernel_unread=said.unread,
             given_up=self._given_up,
+            given_up_for=self._given_up_for,
             resident_bytes=self._holdings.resident_bytes,
             device_bytes=self._holdings.device_bytes,
             still_held=self._still_held,

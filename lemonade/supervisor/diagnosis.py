@@ -11,7 +11,8 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from lemonade.core.process import Diagnosis, KnownProblem
+from lemonade.core.process import FOREIGN_SERVER, Diagnosis, KnownProblem, ProcessSpec
+from lemonade.supervisor.kernel import OUT_OF_MEMORY, Testimony
 
 LOOKED_AT_LINES: Final = 200
 _LINE_CHARACTERS: Final = 1000
@@ -20,21 +21,55 @@ _PLACE: Final = re.compile(r"\{([a-z_]+)\}")
 
 
 def diagnose(
-    problems: Sequence[KnownProblem], lines: Sequence[str], ended_by: int | None
+    problems: Sequence[KnownProblem],
+    lines: Sequence[str],
+    ended_by: int | None,
+    kernel: Sequence[str] = (),
 ) -> Diagnosis | None:
-    """The first known problem that its last lines, or the signal that ended it, speak of."""
+    """The first known problem that its last lines, the kernel's, or the signal speak of."""
     text = "\n".join(line[:_LINE_CHARACTERS] for line in lines[-LOOKED_AT_LINES:])
-    ending = _signal_name(ended_by)
+    of_kernel, ending = "\n".join(kernel), _signal_name(ended_by)
     for problem in problems:
         if problem.signal and problem.signal != ending:
             continue
-        if not problem.pattern:
-            return Diagnosis(problem.cause, problem.fix, problem.severe)
-        if (match := re.search(problem.pattern, text, re.MULTILINE)) is not None:
-            words = match.groupdict(default="")
-            cause, fix = _filled(problem.cause, words), _filled(problem.fix, words)
-            return Diagnosis(cause, fix, problem.severe)
+        words: dict[str, str] = {}
+        said = ((problem.pattern, text), (problem.kernel, of_kernel))
+        found = [re.search(one, where, re.MULTILINE) for one, where in said if one]
+        if not any(found) and (found or not problem.signal):  # either of them tells
+            continue
+        for match in filter(None, found):
+            words |= match.groupdict(default="")
+        cause, fix = _filled(problem.cause, words), _filled(problem.fix, words)
+        return Diagnosis(cause, fix, problem.severe, problem.name)
     return None
+
+
+def verdict(
+    spec: ProcessSpec,
+    lines: Sequence[str],
+    ended_by: int | None,
+    testimony: Testimony,
+    stranger: str,
+) -> Diagnosis | None:
+    """What was wrong with a child that failed, if anything tells.
+
+    Args:
+        spec: what it was started from.
+        lines: the last it printed.
+        ended_by: the signal that ended it, if it was not ours.
+        testimony: of the kernel.
+        stranger: who listens on its port, for people; empty if nobody else does.
+    """
+    if testimony.out_of_memory:
+        return OUT_OF_MEMORY
+    if stranger:
+        port = spec.endpoint.port
+        return Diagnosis(
+            f"{stranger[0].upper()}{stranger[1:]} listens on the port {port} that it was given.",
+            "Load the model again: it is given another port.",
+            name=FOREIGN_SERVER,
+        )
+    return diagnose(spec.known_problems, lines, ended_by, testimony.lines)
 
 
 def _filled(sentence: str, words: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import logging
 from typing import Final
 
 from lemonade.core.errors import ChildError, ExitedWhileStarting, NeverReady, WouldNotDie
-from lemonade.core.process import ExitReport, ProcessSpec, StartStep
+from lemonade.core.process import HANG, ExitReport, ProcessSpec, StartStep
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def not_ready(
             remedy=_fix(report)
             or "It hangs. If it was waiting for something slow, allow it more with the option "
             "stall_timeout; `lemonade logs` shows all it printed.",
-            facts={**facts, "stall_timeout": patience},
+            facts={**facts, "how": HANG, "stall_timeout": patience},
         )
     if too_late:
         limit = spec.probe.ready_within
@@ -61,7 +61,7 @@ def not_ready(
             remedy=_fix(report)
             or "If it was still loading, allow it more time with the option ready_timeout; "
             "`lemonade logs` shows all it printed.",
-            facts={**facts, "ready_within": limit},
+            facts={**facts, "how": "too-slow", "ready_within": limit},
         )
     if report.expected and not report.given_up:
         return ExitedWhileStarting(
@@ -112,6 +112,7 @@ def _facts(report: ExitReport) -> dict[str, object]:
         "exit_status": report.status,
         "signal": report.signal,
         "last_lines": list(report.last_lines),
+        "how": report.how,
     }
     if report.diagnosis is not None:
         facts["cause"] = report.diagnosis.cause
@@ -128,7 +129,8 @@ def _fix(report: ExitReport) -> str:
 
 def _ended(report: ExitReport) -> str:
     sentence = report.sentence()
-    return f"was {sentence}" if report.signal is not None else sentence
+    killed = report.signal is not None and not report.given_up
+    return f"was {sentence}" if killed else sentence
 
 
 def _quoted(report: ExitReport) -> str:

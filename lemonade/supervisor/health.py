@@ -1,7 +1,8 @@
 """Asking a child how it is, and telling only when the answer has changed.
 
 The probe is a callable that the supervisor was given; nothing here knows what it asks. A first
-yes is believed only if the child's port is not held by somebody else.
+yes is believed only if the child's port is not held by somebody else, and so is one in a dozen
+later.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import field
+from typing import Final
 
 from lemonade.core.errors import LemonadeError
-from lemonade.core.process import ProbeSpec, SaysItIsDeadError
+from lemonade.core.process import LOST_ITS_CORE, ProbeSpec, SaysItIsDeadError
 from lemonade.core.records import dataclass
 from lemonade.supervisor.states import Signal
 
@@ -21,6 +23,12 @@ log = logging.getLogger(__name__)
 
 Probe = Callable[[], Awaitable[bool]]
 """Asks the child whether it may be used. An `OSError`, a `LemonadeError` and silence mean no."""
+
+
+_DEAD: Final = "it says that the process that computes has ended"
+
+_PROOF_LASTS: Final = 12
+"""Probes after which it is proven again who answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,8 @@ class HealthWatch:
         probe: the question.
         is_stranger: whether the one who answers is not the child.
         watch_interval: least seconds between two questions to a child that has answered.
-        found_dead: told that the child has said, twice, that what computes in it has ended.
+        found_dead: told why the child is of no use, and the word for it, when it has said, twice,
+            that what computes in it has ended.
         hurry: set by whoever has reason to doubt; the next question is asked at once.
     """
 
@@ -40,12 +49,13 @@ class HealthWatch:
     probe: Probe
     is_stranger: Callable[[], Awaitable[bool]]
     watch_interval: float
-    found_dead: Callable[[], None] = lambda: None
+    found_dead: Callable[[str, str], None] = lambda _why, _word: None
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, tell: Callable[[Signal], None]) -> None:
         """Ask until cancelled; `tell` hears of the first yes, of a loss and of a recovery."""
         well = False
+        proven = 0
         pause = self.policy.interval
         failures = deaths = 0
         while True:
@@ -53,12 +63,14 @@ class HealthWatch:
             deaths = deaths + 1 if answers is None else 0
             if well and deaths:
                 if deaths > 1:
-                    self.found_dead()
+                    self.found_dead(_DEAD, LOST_ITS_CORE)
                     return
                 await asyncio.sleep(self.policy.interval)
                 continue
-            if answers and (well or not await self.is_stranger()):
+            proven = proven - 1 if well else 0
+            if answers and (proven > 0 or not await self.is_stranger()):
                 failures = 0
+                proven = proven if proven > 0 else _PROOF_LASTS
                 if not well:
                     well = True
                     pause = max(pause, self.watch_interval)

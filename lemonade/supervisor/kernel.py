@@ -7,31 +7,30 @@ the kernel's own log. Everything here blocks, and nothing of it is needed to end
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from lemonade.core.process import OUT_OF_MEMORY as NAME
 from lemonade.core.process import Diagnosis
 from lemonade.core.records import dataclass
+from lemonade.supervisor.kernel_log import LOG, KernelLog, read_kernel_log
 
 OUT_OF_MEMORY: Final = Diagnosis(
     "The kernel killed it because memory ran out.",
     "Choose a smaller context (--ctx-size) or model, unload other models, or allow the server "
     "more memory.",
+    name=NAME,
 )
 
-_LOG: Final = Path("/dev/kmsg")
 _MOST_LINES: Final = 50
 _LINE_CHARACTERS: Final = 500
-_READ_BYTES: Final = 16384
-_READ_SECONDS: Final = 0.5
-_RECORD: Final = re.compile(r"\d+,\d+,(\d+),[^;]*;(.*)")
 _TELLING: Final = re.compile(
     r"oom-kill:|Out of memory|NVRM: Xid"
-    r"|(?:amdgpu|\bxe\b|i915).*(?:fault|reset|timeout|hang)"
+    r"|(?:amdgpu|amdkfd|amdxdna|\bxe\b|i915).*(?:fault|reset|time(?:d )?out|hang|lost)"
+    r"|(?:amdgpu|amdkfd|NVRM).*(?:uncorrectable|fallen off the bus)"
 )
 
 
@@ -41,11 +40,13 @@ class Testimony:
 
     Attributes:
         lines: of its log, from the life of the process, that name it or speak of memory or GPUs.
-        out_of_memory: whether it killed the process for memory.
+        out_of_memory: whether it killed one of the processes for memory.
+        unread: why its log could not be read; empty if it was, or nobody tried.
     """
 
     lines: tuple[str, ...] = ()
     out_of_memory: bool = False
+    unread: str = ""
 
 
 class Witness:
@@ -55,7 +56,7 @@ class Witness:
         self,
         pid: int,
         *,
-        log: Path = _LOG,
+        log: Path = LOG,
         proc: Path = Path("/proc"),
         cgroups: Path = Path("/sys/fs/cgroup"),
     ) -> None:
@@ -69,13 +70,15 @@ class Witness:
 
         Args:
             pids: it and what it had started.
-            killed: whether SIGKILL ended it, and not ours.
+            killed: whether SIGKILL ended it, and not ours. Where the log names one of them, that
+                is evidence enough: a server may end by itself when what it started is killed.
         """
-        lines = _lines_about(self._log, pids, self._born)
+        said = read_kernel_log(self._log)
+        lines = _about(said, pids, self._born)
         named = re.compile(rf"Killed process (?:{'|'.join(map(str, pids)) or '-'})(?![0-9])")
         told = any(named.search(line) for line in lines)
         counted = self._kills is not None and (_kills(self._events) or 0) > self._kills
-        return Testimony(lines, killed and (told or counted))
+        return Testimony(lines, told or (killed and counted), said.unread)
 
 
 def _events_of(pid: int, proc: Path, cgroups: Path) -> Path | None:
@@ -100,38 +103,12 @@ def _kills(events: Path | None) -> int | None:
     return int(found[1]) if found is not None else None
 
 
-def _lines_about(log: Path, pids: Sequence[int], since: float) -> tuple[str, ...]:
+def _about(said: KernelLog, pids: Sequence[int], since: float) -> tuple[str, ...]:
+    """What it said since then that names one of the processes, or speaks of memory or GPUs."""
     about = re.compile(rf"(?:pid[ =:]+|[Pp]rocess |\[)(?:{'|'.join(map(str, pids)) or '-'})\b")
     found = [
         text[:_LINE_CHARACTERS]
-        for at, text in _records(log)
+        for at, text in said.records
         if at >= since - 1.0 and (about.search(text) or _TELLING.search(text))
     ]
     return tuple(found[-_MOST_LINES:])
-
-
-def _records(log: Path) -> Iterator[tuple[float, str]]:
-    """Every record the kernel still has: seconds since boot, and what it says.
-
-    Reading never waits. Where it is not allowed, there are none.
-    """
-    try:
-        descriptor = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return
-    begun = time.monotonic()
-    try:
-        while time.monotonic() - begun < _READ_SECONDS:
-            try:
-                data = os.read(descriptor, _READ_BYTES)
-            except BrokenPipeError:  # the record was overwritten while we read
-                continue
-            except OSError:  # that was the last
-                return
-            if not data:
-                return
-            for line in data.decode("utf-8", "replace").splitlines():
-                if (record := _RECORD.match(line)) is not None:
-                    yield int(record[1]) / 1e6, record[2]
-    finally:
-        os.close(descriptor)

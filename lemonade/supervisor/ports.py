@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from lemonade.supervisor.processes import sockets_of
+from lemonade.supervisor.processes import executable_of, pids, sockets_of
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -84,6 +84,22 @@ def taken_by_others(port: int, family: Iterable[int]) -> bool:
     if not open_sockets or any(found is None for found in open_sockets):
         return False
     return not any(listeners & found for found in open_sockets if found)
+
+
+def listener_on(port: int) -> str:
+    """Who listens there, for people; empty if nobody does. Blocks, for as long as a scan takes.
+
+    Raises:
+        OSError: we may open no more files.
+    """
+    listeners = _listeners(port)
+    if not listeners:
+        return ""
+    for pid in pids():
+        if listeners & (sockets_of(pid) or frozenset()):
+            name = Path(executable_of(pid) or "").name
+            return f"another program ({name or 'unknown'}, pid {pid})"
+    return "a program of another user"
 
 
 def _listeners(port: int) -> frozenset[int]:

@@ -46,6 +46,10 @@ class Ending:
     status: int | None
     signal: int | None
 
+    def by(self, number: int) -> bool:
+        """Whether that signal ended it, or what it had started: shells say 128 and the number."""
+        return self.signal == number or self.status == 128 + number
+
 
 class Spawned:
     """A process of ours between its spawn and its collection.

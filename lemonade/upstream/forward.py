@@ -41,6 +41,9 @@ class Sieve(Protocol):
 class Forwarder:
     """One answer for one client.
 
+    Nothing is sent before there is something of the body: an engine that dies between its head
+    and that has answered nobody, and somebody else may be asked.
+
     The sinks run in the callbacks of the child's connection. There is one for each way in which
     framing has to be treated; `take_head` chooses. After the conversation either `finish` or
     `break_off` is called, once.
@@ -76,7 +79,7 @@ class Forwarder:
             extra_headers: see `compose_head`.
             tap: is shown the body as it comes.
             sieve: takes something out of a stream; then its chunks are ours.
-            begun: asked once, when the head has come: whether the client has been sent a head of
+            begun: asked once, when the body begins: whether the client has been sent a head of
                 our own for a stream in chunks, because it waited long. It gets the body then.
             keep_errors: collect the body of an answer that is not a success, send nothing.
         """
@@ -95,6 +98,7 @@ class Forwarder:
         self._torn = False
         self._last = b""
         self._unsent_head = b""
+        self._sink: BodySink | None = None
         self.head: ResponseHead | None = None
         self.composed = b""
         self.sent = 0
@@ -109,12 +113,25 @@ class Forwarder:
     # ---- sinks
 
     def take_head(self, head: ResponseHead) -> BodySink:
-        """Send the head, and choose the sink for the body."""
+        """Take the head; it waits for the body."""
         self.head = head
         if self._keep_errors and not 200 <= head.status < 300:
             self.refusal = bytearray()
             self._walker = walker_for(head, collect=True)
             return self._collect
+        return self._take_body
+
+    def _take_body(self, block: bytes, whole: int) -> bool:
+        if self._sink is None:
+            if not block:
+                return self._transport.is_closing()
+            self._sink = self._begin()
+        return self._sink(block, whole)
+
+    def _begin(self) -> BodySink:
+        """Compose the head that goes out with what follows, and choose the sink for the body."""
+        head = self.head
+        assert head is not None
         if self._begun():
             self._framing = framing = BodyKind.CHUNKED
         else:
@@ -216,6 +233,11 @@ class Forwarder:
     def finish(self) -> None:
         """The child's answer is complete."""
         assert self.head is not None
+        if self._sink is None:
+            self._sink = self._begin()
+        if self._unsent_head:
+            head, self._unsent_head = self._unsent_head, b""
+            self._write(head)
         if self.head.body is BodyKind.CHUNKED:
             return
         if self._framing in (BodyKind.LENGTH, BodyKind.NONE):
@@ -263,7 +285,7 @@ class Forwarder:
 
     def _write(self, data: bytes) -> bool:
         """Hand bytes to the client's connection; answers whether it has enough."""
-        if self._unsent_head:
+        if self._unsent_head and data:
             data = self._unsent_head + data
             self._unsent_head = b""
         transport = self._transport

@@ -108,6 +108,7 @@ def error_event(error: UpstreamError) -> bytes:
         "type": "backend_error",
         "code": error.code.replace("-", "_"),
     }
-    if "incident" in error.facts:
-        inner["incident"] = error.facts["incident"]
+    for fact in ("how", "incident"):
+        if fact in error.facts:
+            inner[fact] = error.facts[fact]
     return b"data: " + json.dumps({"error": inner}).encode() + b"\n\n"

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from lemonade.core.process import DeviceHold, ProbeSpec, SaysItIsDeadError, StopPolicy
+from lemonade.core.process import HANG, DeviceHold, ProbeSpec, SaysItIsDeadError, StopPolicy
 from lemonade.supervisor import Phase
 from tests.processes.conftest import PATIENCE, Bench, alive, asks_health, pid_said, until
 
@@ -80,13 +80,13 @@ async def test_who_loses_a_descendant_is_asked_at_once(bench: Bench) -> None:
 async def test_giving_up_has_reasons_only_while_it_serves(bench: Bench) -> None:
     async with bench.supervisor() as supervisor:
         child = await bench.start(supervisor, "--ready-after", "0.2")
-        child.give_up("too early")
+        child.give_up("too early", HANG)
         await child.ready()
-        child.give_up("it answers nobody")
-        child.give_up("and again")
+        child.give_up("it answers nobody", HANG)
+        child.give_up("and again", HANG)
         report = await child.ended()
         assert report.sentence().endswith("it answers nobody")
-        child.give_up("too late")
+        child.give_up("too late", HANG)
 
 
 async def test_a_start_that_hangs_is_not_given_the_time_of_one_that_serves(bench: Bench) -> None:

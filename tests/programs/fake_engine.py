@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 from urllib.parse import parse_qs, urlsplit
 
@@ -72,6 +73,7 @@ def options_from(argv: list[str]) -> argparse.Namespace:
     add("--chunks", type=int, default=3)
     add("--slow-chunks", type=float, default=0.0, metavar="SECONDS", help="before each chunk")
     add("--drop-mid-stream", type=int, default=None, metavar="CHUNKS")
+    add("--crash-after-head", default="", metavar="FILE", help="once: unless the file is there")
     add(
         "--answers",
         choices=("good", "garbage", "empty", "error", "crash", "never"),
@@ -301,6 +303,10 @@ class Connection:
             b"Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         count = self.chunks(request)
+        once = self.engine.options.crash_after_head
+        if once and not Path(once).exists():
+            Path(once).touch()
+            os.kill(os.getpid(), signal.SIGSEGV)
         for number in range(count):
             if number == self.engine.options.drop_mid_stream:
                 raise Gone

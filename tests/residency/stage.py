@@ -174,7 +174,7 @@ class Engine:
     async def stands_still(self, patience: float) -> None:
         raise NotImplementedError
 
-    def give_up(self, why: str) -> None:
+    def give_up(self, why: str, word: str) -> None:
         raise NotImplementedError
 
     async def ended(self) -> ExitReport:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from lemonade.supervisor.kernel import Witness
+from lemonade.supervisor.spawn import Ending
 
 PID = 4321
 
@@ -54,6 +56,28 @@ def test_a_line_of_the_kernel_that_names_it_is_evidence(tmp_path: Path, victim: 
     told = one.testify((PID, 99), killed=True)
     assert told.out_of_memory
     assert told.lines == (said,)
+
+
+def test_a_kill_of_what_it_had_started_is_evidence_however_it_ended_itself(
+    tmp_path: Path,
+) -> None:
+    one = witness(tmp_path)
+    say(tmp_path, "Out of memory: Killed process 99 (EngineCore) total-vm:1kB")
+    assert one.testify((PID, 99), killed=False).out_of_memory
+
+
+def test_why_nothing_was_heard_is_known(tmp_path: Path) -> None:
+    one = witness(tmp_path)
+    assert "kmsg cannot be read: No such file" in one.testify((PID,), killed=True).unread
+    say(tmp_path, "quiet")
+    assert one.testify((PID,), killed=True).unread == ""
+
+
+def test_what_a_shell_makes_of_a_kill_is_one() -> None:
+    assert Ending(137, None).by(signal.SIGKILL)
+    assert Ending(None, 9).by(signal.SIGKILL)
+    assert not Ending(9, None).by(signal.SIGKILL)
+    assert not Ending(None, None).by(signal.SIGKILL)
 
 
 def test_others_kills_are_no_evidence(tmp_path: Path) -> None:

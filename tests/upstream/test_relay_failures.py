@@ -27,7 +27,6 @@ from tests.upstream.peers import WAIT, Engine, Front, Peer
 @pytest.mark.parametrize(
     "blocks",
     [
-        (STREAM_HEAD + CHUNKED,),
         (STREAM_HEAD + CHUNKED, chunk(EVENT)),
         (STREAM_HEAD + CHUNKED, chunk(EVENT), b"a"),
         (STREAM_HEAD + CHUNKED, chunk(EVENT), chunk(EVENT)[:-1]),
@@ -56,6 +55,18 @@ async def test_a_broken_stream_ends_with_an_error_event(
         engine.script = engine.echo
         await client.post(b"again")
         assert (await client.answer()).raw == b"again"
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("begins", [b"", chunk(EVENT)[:-3]])
+async def test_a_stream_of_which_nothing_came_may_be_asked_for_again(
+    engine: Engine, front: Front, begins: bytes, *, reset: bool
+) -> None:
+    breaks(engine, STREAM_HEAD + CHUNKED, begins, reset=reset)
+    async with asyncio.timeout(WAIT), await front.client() as client:
+        await client.post()
+        assert (await client.answer()).raw == b'{"error": "connection-lost"}'
+    assert isinstance(front.outcomes[-1], ConnectionLost)
 
 
 async def test_a_stream_that_is_garbled_later_on_ends_with_an_error_event(

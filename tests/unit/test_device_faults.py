@@ -1,0 +1,93 @@
+"""What says that a GPU has faulted or was reset, in the words of drivers and engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lemonade.catalog import Catalog, sources
+from lemonade.core.process import KnownProblem
+from lemonade.supervisor.diagnosis import diagnose
+
+CATALOG = Catalog.load(sources({}, Path("/nonexistent")))
+RECIPES = ["llamacpp", "vllm"]
+
+
+def problems(recipe: str) -> list[KnownProblem]:
+    return [
+        KnownProblem(one.pattern, one.cause, one.fix, one.signal, one.severe, one.kernel, one.name)
+        for one in CATALOG.recipe(recipe).problem
+    ]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "amdgpu 0000:c5:00.0: amdgpu: GPU reset begin!",
+        "amdgpu 0000:03:00.0: amdgpu: GPU reset(2) succeeded!",
+        "[drm:amdgpu_job_timedout [amdgpu]] *ERROR* ring gfx_0.0.0 timeout, signaled seq=1",
+        "amdgpu 0000:03:00.0: [drm] *ERROR* ring comp_1.0.0 timeout",
+        "amdgpu 0000:03:00.0: amdgpu: VRAM is lost due to GPU reset!",
+        "i915 0000:00:02.0: [drm] GPU HANG: ecode 12:1:85dffffb",
+        "xe 0000:03:00.0: [drm] GT0: Engine reset: engine_class=ccs",
+        "NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', GPU has fallen off the bus.",
+        "NVRM: Xid (PCI:0000:01:00): 48, pid=1, An uncorrectable double bit error",
+        "NVRM: GPU at PCI:0000:01:00: GPU has fallen off the bus.",
+    ],
+)
+def test_a_reset_that_the_kernel_tells_of_is_severe(recipe: str, line: str) -> None:
+    found = diagnose(problems(recipe), ("bye",), None, ("usb 1-1: new device", line))
+    assert found is not None
+    assert (found.name, found.severe) == ("device-reset", True)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "line",
+    [
+        # What the driver says when a process that used the GPU was killed, and of one process.
+        "NVRM: Xid (PCI:0000:01:00): 45, pid=4321, name=engine, Ch 00000008",
+        "NVRM: Xid (PCI:0000:01:00): 43, pid=4321, name=engine, Ch 00000010",
+        "amdgpu 0000:c5:00.0: amdgpu: Fence fallback timer expired on ring sdma0",
+        "engine[4321]: segfault at 0 ip 0 sp 0 error 4",
+    ],
+)
+def test_other_words_of_the_kernel_are_not(recipe: str, line: str) -> None:
+    assert diagnose(problems(recipe), ("bye",), None, (line,)) is None
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "RuntimeError: CUDA error: device-side assert triggered",
+        "CUDA error: uncorrectable ECC error encountered",
+        "RuntimeError: HIP error: unspecified launch failure",
+        "hipErrorLaunchFailure",
+        "Memory access fault by GPU node-1 (Agent handle: 0x1) on address 0x7f. Reason: Unknown.",
+        "HW Exception by GPU node-1 reason: GPU Hang",
+    ],
+)
+def test_a_fault_that_the_engine_tells_of_is_severe(recipe: str, line: str) -> None:
+    found = diagnose(problems(recipe), (line,), 6)
+    assert found is not None
+    assert (found.name, found.severe) == ("device-fault", True)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_little_memory_is_no_fault(recipe: str) -> None:
+    found = diagnose(problems(recipe), ("CUDA error: out of memory", "HIP out of memory"), None)
+    assert found is None or not found.severe
+
+
+def test_either_the_output_or_the_kernel_tells() -> None:
+    both = [KnownProblem("out {x}", "It.", "Do.", kernel="in (?P<x>.)")]
+    assert diagnose(both, ("nothing",), None, ("nothing",)) is None
+    assert diagnose(both, ("nothing",), None, ("in b",)) is not None
+    told = [KnownProblem("", "It is {x}.", "Do {x}.", kernel="in (?P<x>.)")]
+    found = diagnose(told, (), None, ("in b",))
+    assert found is not None
+    assert found.cause == "It is b."

@@ -112,14 +112,25 @@ class Loading:
         with requests.post(self._url, json=self._body, stream=True, timeout=READY_WITHIN) as reply:
             self._text = reply.text
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return not self._thread.is_alive()
+
     def text(self) -> str:
         """All it was told; waits for its end."""
         self._thread.join(READY_WITHIN)
         return self._text
 
 
-def being_started(server: Serving) -> list[int]:
-    return list(eventually(lambda: starting(server), "its worker starts", READY_WITHIN))
+def being_started(server: Serving, load: Loading | None = None) -> list[int]:
+    """Its processes, as soon as its worker is among them."""
+
+    def found() -> list[int]:
+        assert load is None or not load.over, load.text()
+        return starting(server)
+
+    return list(eventually(found, "its worker starts", READY_WITHIN))
 
 
 def stopped(server: Serving, family: list[int]) -> None:
@@ -145,7 +156,7 @@ def test_a_load_whose_client_leaves(server: Serving) -> None:
 
 def test_a_load_that_is_called_off(server: Serving) -> None:
     load = Loading(server)
-    family = being_started(server)
+    family = being_started(server, load)
     follow(
         server, family, "unload while loading", lambda: server.post("unload", {"model": "tiny"})
     )
@@ -154,18 +165,19 @@ def test_a_load_that_is_called_off(server: Serving) -> None:
 
 def test_a_start_that_hangs(server: Serving) -> None:
     load = Loading(server, stall_timeout=4)
-    family = being_started(server)
+    family = being_started(server, load)
     stopped(server, family)
     follow(server, family, "start hangs, from the end of patience", lambda: None)
     assert "did nothing for 4 s" in load.text()
 
 
 def test_a_start_that_takes_too_long(server: Serving) -> None:
-    load = Loading(server, ready_timeout=45)
-    family = being_started(server)
+    # Its worker must be there by then, also where others use the machine.
+    load = Loading(server, ready_timeout=180, stall_timeout=600)
+    family = being_started(server, load)
     stopped(server, family[1:])
     follow(server, family, "start takes too long, from the end of its time", lambda: None)
-    assert "was not ready after 45 s" in load.text()
+    assert "was not ready after 180 s" in load.text()
 
 
 @pytest.mark.parametrize(

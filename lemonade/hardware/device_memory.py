@@ -17,7 +17,7 @@ from typing import Final
 from lemonade.core.process import DeviceHold
 from lemonade.hardware.files import number
 from lemonade.hardware.instruments import installed_nvml
-from lemonade.hardware.nvml import Nvml
+from lemonade.hardware.nvml import Nvml, address_of
 
 _REGIONS: Final = ("drm-resident-", "drm-memory-")
 """What newer and older kernels call the bytes of one region, behind which its name stands."""
@@ -106,8 +106,9 @@ def _nvidia(nvml: Nvml, pids: frozenset[int]) -> tuple[DeviceHold, ...]:
         for index in range(nvml.nvmlDeviceGetCount()):
             with contextlib.suppress(nvml.NVMLError):
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                where = address_of(nvml, handle) or f"nvidia:{index}"
                 found += [
-                    DeviceHold(one.pid, f"nvidia:{index}", one.usedGpuMemory or 0)
+                    DeviceHold(one.pid, where, one.usedGpuMemory or 0)
                     for one in nvml.nvmlDeviceGetComputeRunningProcesses(handle)
                     if one.pid in pids
                 ]

@@ -158,6 +158,14 @@ def _nvml_memory(nvml: Nvml, handle: object) -> int | None:
         return None
 
 
+def address_of(nvml: Nvml, handle: object) -> str:
+    """Where it is on the bus; empty if the library does not say."""
+    try:
+        return _address(_string(nvml.nvmlDeviceGetPciInfo(handle).busId))
+    except nvml.NVMLError:
+        return ""
+
+
 def _string(text: str | bytes) -> str:
     return text.decode(errors="replace") if isinstance(text, bytes) else text
 

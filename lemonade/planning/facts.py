@@ -11,7 +11,7 @@ from lemonade.catalog.backend import BackendSpec
 from lemonade.catalog.model import ModelSpec
 from lemonade.catalog.recipe import RecipeSpec
 from lemonade.core.bundle import Bundle
-from lemonade.core.process import Endpoint
+from lemonade.core.process import DeviceHold, Endpoint
 from lemonade.core.records import dataclass
 from lemonade.hardware.facts import Machine
 from lemonade.planning.context import ContextPlan
@@ -33,6 +33,7 @@ class LaunchFacts:
         compile_cache: folder for what this version of the engine compiles.
         config: the checkpoint's `config.json`; `None` if it has none.
         weights_bytes: size of the files; 0 when unknown.
+        held: what other models hold of devices, and will hold beside it.
         context_limit: what the engine said would fit, when it was tried before.
         context: what was planned; the planner fills it in before the rules see the facts.
         adapters: what is put upon the model, in the order the engine gets it.
@@ -54,6 +55,7 @@ class LaunchFacts:
     compile_cache: Path
     config: Mapping[str, object] | None = field(default=None, repr=False)
     weights_bytes: int = 0
+    held: tuple[DeviceHold, ...] = ()
     context_limit: int | None = None
     context: ContextPlan | None = None
     adapters: tuple[Adapter, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Final
 
@@ -12,6 +12,7 @@ from lemonade.hardware.facts import Gpu
 from lemonade.planning.argv import Argv, grammar_of
 from lemonade.planning.context import ContextWish, chosen_context
 from lemonade.planning.facts import LaunchFacts
+from lemonade.planning.held import free_on, held_on
 from lemonade.planning.matrix import best_device
 from lemonade.planning.transformers_config import ModelShape, read_shape
 
@@ -75,10 +76,20 @@ def shared_by(facts: LaunchFacts, argv: Argv) -> int:
     shape = read_shape(facts.config) if facts.config is not None else None
     if len(gpus) < 2 or shape is None or not facts.weights_bytes:
         return 1
-    room = int(gpus[0].pool_bytes * share_of_memory(facts, argv)) - WORKING_BYTES - _LEAST_CACHE
+    rooms = [room - WORKING_BYTES - _LEAST_CACHE for room in _rooms(facts, argv, gpus)]
     counts = range(1, len(gpus) + 1)
-    holding = (n for n in counts if facts.weights_bytes <= n * room and _divides(n, shape))
+    holding = (
+        n for n in counts if facts.weights_bytes <= n * min(rooms[:n]) and _divides(n, shape)
+    )
     return next(holding, 1)
+
+
+def _rooms(facts: LaunchFacts, argv: Argv, gpus: Sequence[Gpu]) -> list[int]:
+    """Of each what the engine may take, and others leave it."""
+    share = share_of_memory(facts, argv)
+    return [
+        min(int(gpu.pool_bytes * share), free_on(gpu, facts.held, facts.machine)) for gpu in gpus
+    ]
 
 
 def _divides(count: int, shape: ModelShape) -> bool:
@@ -137,10 +148,14 @@ def _budget(
         return None, False, "", ""
     count = min(shared_by(facts, argv), len(gpus))
     share = share_of_memory(facts, argv)
-    pool = int(sum(gpu.pool_bytes for gpu in gpus[:count]) * share)
+    rooms = _rooms(facts, argv, gpus[:count])
+    pool = count * min(rooms)  # each has the same part of the model
     left = max(0, pool - facts.weights_bytes - count * WORKING_BYTES)
     words = f"{share:.0%} of the device's memory, less {render_size(facts.weights_bytes)} weights"
-    return left, False, words, ""
+    others = max(held_on(gpu, facts.held, facts.machine) for gpu in gpus[:count])
+    if others:
+        words += f", beside {render_size(others)} that other models hold"
+    return left, False, words, "Unload other models for more." if others else ""
 
 
 def bytes_of(text: str) -> int | None:

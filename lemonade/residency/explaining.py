@@ -11,6 +11,7 @@ from lemonade.core.errors import LemonadeError
 from lemonade.core.process import REDACTED
 from lemonade.core.records import dataclass
 from lemonade.planning import Argument, CommandPlan, EvictionPlan
+from lemonade.residency.beside import held_beside
 from lemonade.residency.circuit import CrashPolicy
 from lemonade.residency.loading import Loader, LoadPlan
 from lemonade.residency.policies import crash_policy, hang_policy, patience_with
@@ -71,9 +72,10 @@ async def explain(
         LemonadeError: the load would be refused, for the same reason.
     """
     plan = pool.plan(name, request)
-    command, bundle, missing = await loader.preview(plan)
+    leaving, room = _room(pool, plan)
+    held = await held_beside(plan, pool.residents(), leaving)
+    command, bundle, missing = await loader.preview(plan, held)
     notices = (*command.notices, *await loader.vet(plan, bundle, ask=False))
-    leaves, room = _room(pool, plan)
     return Explanation(
         plan=plan,
         command=command,
@@ -81,7 +83,7 @@ async def explain(
         version=bundle.version if bundle is not None else "",
         missing=missing,
         notices=notices,
-        leaves=leaves,
+        leaves=tuple(pool.name_of(key) for key in leaving),
         room=room,
         crash=crash_policy(settings),
         hang=_patience(plan, settings),
@@ -125,15 +127,14 @@ def _best(*, installed: bool) -> str:
 
 
 def _room(pool: Pool, plan: LoadPlan) -> tuple[tuple[str, ...], str]:
-    """Who would leave, and why."""
+    """Who would leave, by key, and why."""
     try:
         forecast: EvictionPlan | str = pool.forecast(plan)
     except LemonadeError as error:
         return (), f"It would be refused: {error}"
     if isinstance(forecast, str):
         return (), forecast
-    names = tuple(pool.name_of(key) for key in forecast.stop)
-    return names, forecast.reason or "There is room for it."
+    return forecast.stop, forecast.reason or "There is room for it."
 
 
 def words_of(arguments: Sequence[Argument]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from lemonade.config import Configuration
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import Incomplete, InstallForbidden, Offline, UnsupportedHere
 from lemonade.core.inference import JsonObject
-from lemonade.core.process import REDACTED
+from lemonade.core.process import REDACTED, DeviceHold
 from lemonade.core.progress import ProgressListener
 from lemonade.core.records import dataclass
 from lemonade.hardware import Machine, usage
@@ -111,12 +111,14 @@ class Ingredients:
     Attributes:
         config: the checkpoint's `config.json`, if the recipe plans with it.
         weights_bytes: size of all files.
+        held: what other models hold of devices, and will hold beside it.
     """
 
     bundle: Bundle
     files: Mapping[str, tuple[Path, ...]]
     config: JsonObject | None = None
     weights_bytes: int = 0
+    held: tuple[DeviceHold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +219,12 @@ class Loader:
         for candidate in self._candidates(plan.spec):
             yield (*candidate, why_not(candidate, prefer_system=prefer_system))
 
-    async def preview(self, plan: LoadPlan) -> tuple[CommandPlan, Bundle | None, tuple[str, ...]]:
+    async def preview(
+        self, plan: LoadPlan, held: tuple[DeviceHold, ...] = ()
+    ) -> tuple[CommandPlan, Bundle | None, tuple[str, ...]]:
         """The command line of a load that is not carried out, with its engine and what is missing.
 
-        Where files are missing, names of theirs stand in.
+        Where files are missing, names of theirs stand in. `held` is what others hold beside it.
 
         Raises:
             LemonadeError: there is no such command line.
@@ -238,6 +242,7 @@ class Loader:
             ingredients = Ingredients(bundle or _stand_in(plan), named)
         else:
             ingredients = await self._gathered(plan, bundle or _stand_in(plan), files)
+        ingredients = replace(ingredients, held=held)
         port = parts.placement.lease_endpoint()
         port.release()
         key = REDACTED if plan.recipe.upstream.api_key_env else ""
@@ -476,6 +481,7 @@ class Loader:
             environ=parts.environ,
             config=ingredients.config,
             weights_bytes=ingredients.weights_bytes,
+            held=ingredients.held,
             context_limit=plan.context_limit,
             compile_cache=compile_cache(parts.bundles.root, ingredients.bundle),
             adapters=plan.adapters,

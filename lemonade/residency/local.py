@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from lemonade.core.errors import SpawnFailed, WouldNotDie
 from lemonade.core.logs import LogRecord
-from lemonade.core.process import Endpoint, ExitReport, ProcessSpec, StartStep
+from lemonade.core.process import DeviceHold, Endpoint, ExitReport, ProcessSpec, StartStep
 from lemonade.core.records import dataclass
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.supervisor import Child, Phase, Supervisor
@@ -67,7 +67,14 @@ class LocalInstance:
 
     async def cpu_seconds(self) -> float:
         """How long it and its descendants have computed."""
-        return (await self._child.effort()).cpu_seconds
+        return (await self._child.holdings.effort()).cpu_seconds
+
+    async def device_memory(self) -> tuple[DeviceHold, ...]:
+        """What it and its descendants hold of devices now."""
+        try:
+            return await self._child.holdings.of_devices()
+        except OSError:  # it is ending just now
+            return ()
 
     def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
         """Tell where its start is."""

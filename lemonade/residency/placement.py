@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lemonade.core.logs import LogRecord
-from lemonade.core.process import Endpoint, ExitReport, ProcessSpec, StartStep
+from lemonade.core.process import DeviceHold, Endpoint, ExitReport, ProcessSpec, StartStep
 from lemonade.upstream import Upstream
 
 
@@ -48,6 +48,10 @@ class Instance(Protocol):
         Raises:
             OSError: that cannot be seen.
         """
+        ...
+
+    async def device_memory(self) -> tuple[DeviceHold, ...]:
+        """What it and all it has started hold of devices now, as far as drivers tell."""
         ...
 
     def heed_steps(self, listen: Callable[[StartStep], None]) -> None:

@@ -34,6 +34,7 @@ from lemonade.core.progress import ProgressListener
 from lemonade.jobs import TaskOwner
 from lemonade.planning import EvictionPlan
 from lemonade.residency.attempt import Attempt
+from lemonade.residency.beside import with_others
 from lemonade.residency.circuit import Failing
 from lemonade.residency.claims import Claims
 from lemonade.residency.failures import Failures
@@ -449,6 +450,9 @@ class Pool(TaskOwner):
             await self._vet(resident, plan, ingredients)
             await self._rest(attempt, plan)
             victims = await self._make_room(attempt, plan, ingredients)
+            ingredients = await with_others(plan, ingredients, self.residents())
+            if ingredients.held:
+                await self._vet(resident, plan, ingredients)
             await start_ready(self._loader, attempt, plan, ingredients)
             victims = self._claims.confirmed(resident, victims)
         except asyncio.CancelledError:
@@ -476,8 +480,8 @@ class Pool(TaskOwner):
     async def _vet(self, resident: Resident, plan: LoadPlan, ingredients: Ingredients) -> None:
         """Look at the command line, and keep what whoever asked for it should know."""
         told = await self._loader.vet(plan, ingredients.bundle)
-        resident.notices = (*self._loader.check(plan, ingredients), *told)
-        for notice in resident.notices:
+        known, resident.notices = resident.notices, (*self._loader.check(plan, ingredients), *told)
+        for notice in set(resident.notices).difference(known):
             log.info("%s: %s", resident.served_name, notice)
 
     async def _make_room(

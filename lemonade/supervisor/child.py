@@ -36,7 +36,7 @@ from lemonade.supervisor.kin import Family
 from lemonade.supervisor.ledger import Record
 from lemonade.supervisor.logfile import LogFile, LogWriter
 from lemonade.supervisor.logs import Output, PipeReader
-from lemonade.supervisor.processes import Effort, ProcessFacts, effort_of, send_signal
+from lemonade.supervisor.processes import ProcessFacts, send_signal
 from lemonade.supervisor.spawn import Ending, Spawned
 from lemonade.supervisor.states import Action, ChildState, Phase, Signal, Step, begin, transition
 from lemonade.supervisor.stopping import Swept, sweep
@@ -98,13 +98,13 @@ class Child:
         )
         self._steps = Steps(spec.probe.milestones, self._progressed)
         self._output.heed = self._steps.heed if spec.probe.milestones else None
-        self._vigil = Vigil(spec.probe, self.effort, lambda: self._output.printed_bytes)
+        self.holdings = Holdings(self._family, around.devices, around.beside)
+        self._vigil = Vigil(spec.probe, self.holdings.effort, lambda: self._output.printed_bytes)
         self._stalled = False
         self._given_up, self._given_up_for = "", ""
         self._still_held: tuple[DeviceHold, ...] = ()
         self._heed_step: Callable[[StartStep], None] | None = None
         self._entry = Entry(around.ledger, around.beside, self._record)
-        self._holdings = Holdings(self._family, around.devices)
         self._strangers = Strangers(spec, self._family, around.beside, self.give_up)
         self._health = HealthWatch(
             spec.probe, probe, self._strangers.answer, around.watch_interval, self.give_up
@@ -238,7 +238,7 @@ class Child:
         What it prints is none, since it may print that it was asked for its health.
         """
         policy = replace(self.spec.probe, stall_timeout=patience)
-        await Vigil(policy, self.effort, lambda: 0, busy_share=AT_WORK).watch()
+        await Vigil(policy, self.holdings.effort, lambda: 0, busy_share=AT_WORK).watch()
 
     def give_up(self, why: str, word: str) -> None:
         """Kill it although it lives: it is of no use. The word is for programs."""
@@ -268,7 +268,7 @@ class Child:
     async def notice(self, newcomers: Sequence[ProcessFacts]) -> None:
         """Look for kin among processes that are new on this machine, and record them."""
         if await self._around.beside.proc(
-            self._holdings.note, newcomers, lives=self._state.phase is not Phase.STOPPING
+            self.holdings.note, newcomers, lives=self._state.phase is not Phase.STOPPING
         ):
             self._health.hurry.set()  # it may not be able to do without whom it has lost
         await self._entry.amend()
@@ -339,10 +339,6 @@ class Child:
         if self._state.phase is Phase.STARTING:
             self._stalled = True
             self._tell(Signal.DEADLINE)
-
-    async def effort(self) -> Effort:
-        """What it and all it has started have done so far."""
-        return await self._around.beside.proc(effort_of, self._holdings.members())
 
     def _progressed(self, step: StartStep) -> None:
         self._around.bus.publish(ChildProgressed(self.id, self.spec.name, step))
@@ -438,7 +434,7 @@ class Child:
     async def _look_around(self) -> None:
         """Note the descendants while their parent, by which they are known, is still alive."""
         await self._bounded(
-            self._around.beside.proc(self._holdings.survey, lives=self._ending is None)
+            self._around.beside.proc(self.holdings.survey, lives=self._ending is None)
         )
 
     def _begin_sweep(self, company: asyncio.TaskGroup) -> None:
@@ -476,7 +472,7 @@ class Child:
 
     async def _wait_for_drivers(self) -> None:
         within = min(self.spec.stop.kill_within, _SIDE_LIMIT - 1)
-        self._still_held = await self._holdings.given_back(self._around.beside, within=within)
+        self._still_held = await self.holdings.given_back(within=within)
 
     async def _ask_kernel(self) -> None:
         """Why it ended, if it was not told to."""
@@ -520,8 +516,8 @@ class Child:
             kernel_unread=said.unread,
             given_up=self._given_up,
             given_up_for=self._given_up_for,
-            resident_bytes=self._holdings.resident_bytes,
-            device_bytes=self._holdings.device_bytes,
+            resident_bytes=self.holdings.resident_bytes,
+            device_bytes=self.holdings.device_bytes,
             still_held=self._still_held,
         )
         self._report = report

@@ -13,7 +13,7 @@ from typing import Final
 from lemonade.core.process import DeviceHold
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.kin import Family
-from lemonade.supervisor.processes import ProcessFacts, own_memory_of
+from lemonade.supervisor.processes import Effort, ProcessFacts, effort_of, own_memory_of
 
 DeviceLook = Callable[[Collection[int]], tuple[DeviceHold, ...]]
 """What processes hold of devices' memory, dead ones included. May block."""
@@ -28,16 +28,17 @@ def no_devices(_pids: Collection[int]) -> tuple[DeviceHold, ...]:
 
 
 class Holdings:
-    """Of one family. Asked in the thread that knows families (`Beside.proc`).
+    """Of one family. What blocks is asked in the thread that knows families (`Beside.proc`).
 
     Attributes:
         resident_bytes: main memory at the last look while its leader lived.
         device_bytes: memory of devices, likewise.
     """
 
-    def __init__(self, family: Family, devices: DeviceLook) -> None:
+    def __init__(self, family: Family, devices: DeviceLook, beside: Beside) -> None:
         self._family = family
         self._devices = devices
+        self._beside = beside
         self.resident_bytes = 0
         self.device_bytes = 0
 
@@ -68,11 +69,19 @@ class Holdings:
         if at_devices:
             self.device_bytes = sum(one.bytes for one in self._devices(members))
 
+    async def effort(self) -> Effort:
+        """What all of them have done so far."""
+        return await self._beside.proc(lambda: effort_of(self.members()))
+
+    async def of_devices(self) -> tuple[DeviceHold, ...]:
+        """What all of them hold of devices' memory now."""
+        return await self._beside.proc(lambda: self._devices(self.members()))
+
     def members(self) -> list[int]:
         """The leader and the descendants that are known."""
         return [self._family.leader.pid, *(one.identity.pid for one in self._family.descendants())]
 
-    async def given_back(self, beside: Beside, *, within: float) -> tuple[DeviceHold, ...]:
+    async def given_back(self, *, within: float) -> tuple[DeviceHold, ...]:
         """Wait for drivers to take back what the dead have held; what they have not in that time.
 
         Raises:
@@ -81,7 +90,7 @@ class Holdings:
         loop = asyncio.get_running_loop()
         limit = loop.time() + within
         pause = _FIRST_PAUSE
-        while held := await beside.proc(self._of_the_dead):
+        while held := await self._beside.proc(self._of_the_dead):
             if loop.time() >= limit:
                 return held
             await asyncio.sleep(pause)

@@ -16,6 +16,7 @@ from lemonade.core.events import Event, ModelUnloaded
 from lemonade.core.ids import BackendId, IncidentId
 from lemonade.core.logs import LogRecord
 from lemonade.core.process import (
+    DeviceHold,
     Diagnosis,
     Endpoint,
     ExitReport,
@@ -138,6 +139,9 @@ class Engine:
 
     async def cpu_seconds(self) -> float:
         return 0.0
+
+    async def device_memory(self) -> tuple[DeviceHold, ...]:
+        return ()
 
     def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
         del listen  # these have no output

@@ -103,6 +103,11 @@ class Library:
             raise self.NVMLError
         return index
 
+    def nvmlDeviceGetPciInfo(self, handle: object) -> object:  # noqa: N802
+        if handle == 1:
+            raise self.NVMLError
+        return SimpleNamespace(busId=b"00000000:01:00.0")
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> Sequence[object]:  # noqa: N802
         rows = {0: [(10, 5 * MIB), (99, 1)], 1: [(11, None)]}
         assert isinstance(handle, int)
@@ -121,4 +126,6 @@ def test_nvidias_library_lists_processes(
     (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
     found = device_memory([10, 11], root=tmp_path, nvml=lambda: library)  # type: ignore[arg-type,return-value]
     assert [(one.pid, one.bytes) for one in found] == held
+    places = {10: "0000:01:00.0", 11: "nvidia:1"}
+    assert all(one.device == places[one.pid] for one in found), "where nobody says, its number"
     assert library.open == 0

@@ -67,11 +67,12 @@ def read_lock(path: Path) -> tuple[LockedPackage, ...]:
             f"{path} cannot be read: {reason}.", facts={"file": str(path)}
         ) from error
     found: dict[tuple[str, str], LockedPackage] = {}
+    conditional: dict[str, bool] = {}
     for number, line in _logical_lines(text):
         package = _package(path, number, line)
-        before = [one for (name, _), one in found.items() if name == package.name]
-        if before and not (package.marker and all(one.marker for one in before)):
+        if package.name in conditional and not (package.marker and conditional[package.name]):
             raise _wrong(path, number, f"{package.name} stands there twice")
+        conditional[package.name] = bool(package.marker)
         found[package.name, package.version] = package
     if not found:
         raise BadDescriptor(f"{path} locks nothing.", facts={"file": str(path)})

@@ -5,8 +5,10 @@ Everything that makes a server is behind one function of `lemonade.app`; here ar
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -60,7 +62,7 @@ def run_foreground(
     models: Sequence[str] = (),
 ) -> int:
     """Serve until a signal; the exit code. What is None is left to the settings."""
-    from lemonade.app import run_server
+    run_server = _server()
     from lemonade.storage import directories
 
     return run_server(
@@ -71,3 +73,29 @@ def run_foreground(
         models=models,
         announce=lambda url: click.echo(f"Lemonade serves {url} - Ctrl-C stops it."),
     )
+
+
+def _server() -> Callable[..., int]:
+    """The function that serves, imported without what its import need not do."""
+    # Nearly everything that is made from here on stays, and looking for garbage among it again and
+    # again was a twentieth of a start's instructions. The server looks again once it listens.
+    gc.disable()
+    # aiohttp reads the certificates of all authorities when it is imported: a fifth of a start's
+    # instructions and 2 MiB, for HTTPS requests without a context of their own. Ours have one.
+    with _variable("SSL_CERT_FILE", os.devnull):
+        from lemonade.app import run_server
+    return run_server
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """A variable of the environment for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

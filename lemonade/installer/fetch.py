@@ -294,13 +294,15 @@ class Fetcher:
             self.hosts.check(url, after=before)
             headers = {**self.hosts.headers(url), **extra}
             _check_headers(headers, url)
+            proxy = self.hosts.proxy(url)
+            secured = any(at and at.startswith("https:") for at in (url, proxy))
             async with self._session.request(
                 method,
                 url,
                 headers=headers,
                 allow_redirects=False,
-                proxy=self.hosts.proxy(url),
-                ssl=await self._context() if url.startswith("https:") else True,
+                proxy=proxy,
+                ssl=await self._context() if secured else True,
             ) as response:
                 where = response.headers.get("Location", "")
                 if response.status not in _REDIRECTS or not where:

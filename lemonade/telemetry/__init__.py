@@ -1,8 +1,9 @@
 """What goes on, in numbers: usage of one request, totals, and the Prometheus page."""
 
 from lemonade.telemetry.exposition import join_pages, relabel
-from lemonade.telemetry.metrics import CONTENT_TYPE, HostLoad, LoadedModel, Metrics
+from lemonade.telemetry.metrics import CONTENT_TYPE, Metrics
 from lemonade.telemetry.statistics import Statistics, Tally
+from lemonade.telemetry.subjects import HostLoad, LoadedModel
 from lemonade.telemetry.usage import UsageTap
 
 __all__ = [

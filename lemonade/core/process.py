@@ -239,6 +239,7 @@ class ExitReport:
         given_up_for: the same in a word.
         resident_bytes: main memory it held with all its descendants when that was last seen, at
             most a second before its end; without pages of files, which may stay in memory.
+        left_bytes: of that, what did not come back with the processes: files they left in memory.
         device_bytes: memory of devices they held then, as far as drivers tell.
         still_held: of that, what drivers had not taken back when all was dead for seconds.
     """
@@ -256,6 +257,7 @@ class ExitReport:
     given_up: str = ""
     given_up_for: str = ""
     resident_bytes: int = 0
+    left_bytes: int = 0
     device_bytes: int = 0
     still_held: tuple[DeviceHold, ...] = ()
 

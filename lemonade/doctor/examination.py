@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import LemonadeError
+from lemonade.doctor.cgroups import check_cgroups
 from lemonade.doctor.devices import check_access, check_devices
 from lemonade.doctor.disk import check_disk, look_at_disk, read_mounts
 from lemonade.doctor.engines import check_engines
@@ -36,6 +37,7 @@ CHECKS: Final[dict[str, tuple[str, Check]]] = {
         lambda s: check_kernel(s.machine, s.root, s.limits.locked_bytes),
     ),
     "memory": ("Memory and limits", lambda s: check_memory(s.machine, s.root, s.limits)),
+    "cgroups": ("Cgroups of engines", lambda s: check_cgroups(s.root)),
     "libraries": (
         "Libraries of GPUs",
         lambda s: check_shadowing(s.environ, s.root, s.machine),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Final
 
+from lemonade.core.cgroups import cgroup_folder, cgroup_mounts
 from lemonade.hardware.facts import Cpu
+
+_USUAL_MOUNT: Final = "1 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"
 
 
 def os_version(root: Path) -> str:
@@ -77,17 +81,20 @@ def meminfo(root: Path) -> dict[str, int]:
 
 def memory_limits(root: Path) -> Iterator[tuple[Path, int]]:
     """The control groups (version 2) above us that limit memory, and their limits in bytes."""
-    for line in _lines(root / "proc/self/cgroup"):
-        if not line.startswith("0::"):
-            continue
-        top = root / "sys/fs/cgroup"
-        group = top / line.removeprefix("0::").lstrip("/")
-        for folder in (group, *group.parents):
-            text = next(iter(_lines(folder / "memory.max")), "max")
-            if text.isdigit():
-                yield folder, int(text)
-            if folder == top:
-                break
+    mountinfo = "\n".join(_lines(root / "proc/self/mountinfo"))
+    tops = [point for _, point in cgroup_mounts(mountinfo)]
+    if not tops:  # a recording that has none, or a kernel that tells nobody
+        mountinfo, tops = _USUAL_MOUNT, [PurePosixPath("/sys/fs/cgroup")]
+    group = cgroup_folder(mountinfo, "\n".join(_lines(root / "proc/self/cgroup")))
+    if group is None:
+        return
+    for folder in (group, *group.parents):
+        here = root / folder.relative_to("/")
+        text = next(iter(_lines(here / "memory.max")), "max")
+        if text.isdigit():
+            yield here, int(text)
+        if folder in tops:
+            break
 
 
 def _processors(text: str) -> Iterator[dict[str, str]]:

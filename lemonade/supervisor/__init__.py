@@ -1,6 +1,7 @@
 """Floor 4: processes of ours, from spawn to sweep. Knows no HTTP, no models and no registries."""
 
 from lemonade.supervisor.child import Child
+from lemonade.supervisor.delegation import Delegation, find_delegation
 from lemonade.supervisor.health import Probe
 from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
 from lemonade.supervisor.journal import Follower, Journal, JournalHandler
@@ -10,6 +11,7 @@ from lemonade.supervisor.states import Phase
 from lemonade.supervisor.supervisor import Supervisor
 
 __all__ = [
-    "Account", "Child", "Follower", "Journal", "JournalHandler", "LedgerEntry", "Phase",
-    "PortLease", "Probe", "Supervisor", "foretell", "inspect_ledger", "reap_ledger",
+    "Account", "Child", "Delegation", "Follower", "Journal", "JournalHandler", "LedgerEntry",
+    "Phase", "PortLease", "Probe", "Supervisor", "find_delegation", "foretell", "inspect_ledger",
+    "reap_ledger",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ from lemonade.core.events import (
 )
 from lemonade.core.ids import ChildId
 from lemonade.core.logs import LogRecord
-from lemonade.core.process import FOREIGN_SERVER, DeviceHold, ExitReport, ProcessSpec, StartStep
+from lemonade.core.process import FOREIGN_SERVER, ExitReport, ProcessSpec, StartStep
 from lemonade.supervisor.diagnosis import LOOKED_AT_LINES, verdict
 from lemonade.supervisor.entry import Entry
 from lemonade.supervisor.failures import log_end, not_ready, will_not_die
@@ -36,7 +36,7 @@ from lemonade.supervisor.kin import Family
 from lemonade.supervisor.ledger import Record
 from lemonade.supervisor.logfile import LogFile, LogWriter
 from lemonade.supervisor.logs import Output, PipeReader
-from lemonade.supervisor.processes import ProcessFacts, send_signal
+from lemonade.supervisor.processes import ProcessFacts
 from lemonade.supervisor.spawn import Ending, Spawned
 from lemonade.supervisor.states import Action, ChildState, Phase, Signal, Step, begin, transition
 from lemonade.supervisor.stopping import Swept, sweep
@@ -81,7 +81,7 @@ class Child:
         self.started_at = time.time()
         self._around = around
         self._spawned = spawned
-        self._family = Family(spawned.identity, spawned.pipe_inode)
+        self._family = Family(spawned.identity, spawned.pipe_inode, spawned.leaf)
         self._output = Output(
             spec.name,
             spec.secrets,
@@ -102,7 +102,6 @@ class Child:
         self._vigil = Vigil(spec.probe, self.holdings.effort, lambda: self._output.printed_bytes)
         self._stalled = False
         self._given_up, self._given_up_for = "", ""
-        self._still_held: tuple[DeviceHold, ...] = ()
         self._heed_step: Callable[[StartStep], None] | None = None
         self._entry = Entry(around.ledger, around.beside, self._record)
         self._strangers = Strangers(spec, self._family, around.beside, self.give_up)
@@ -394,6 +393,7 @@ class Child:
             port=self.spec.endpoint.port,
             labels=self.spec.labels,
             descendants=self._family.descendants(),
+            cgroup=self._spawned.cgroup,
         )
 
     # ---- its end
@@ -423,6 +423,7 @@ class Child:
         await self._look_around()
         self._told_to_end = self._told_to_end or self._ending is None
         self._spawned.signal_group(os_signals.SIGKILL)
+        await self._bounded(self._around.beside.proc(self._family.end_leaf))
         now = self._loop.time()
         if self._give_up_at is None:
             self._give_up_at = now + self.spec.stop.kill_within
@@ -453,6 +454,7 @@ class Child:
             grace=grace,
             kill_within=self.spec.stop.kill_within,
             hurry=self._hurry,
+            end_all=self._family.end_leaf,
         )
         self._tell(Signal.SWEPT)
 
@@ -465,14 +467,15 @@ class Child:
         await self._bounded(self._wait_for_drivers())
         if self._writer is not None:
             await self._bounded(self._writer.flush())
-        if not survivors:
-            await self._bounded(self._entry.leave())
         await self._bounded(self._ask_kernel())
+        if not survivors:
+            await self._bounded(self._around.beside.proc(self.holdings.remove_leaf))
+            await self._bounded(self._entry.leave())
         self._conclude(final, survivors)
 
     async def _wait_for_drivers(self) -> None:
         within = min(self.spec.stop.kill_within, _SIDE_LIMIT - 1)
-        self._still_held = await self.holdings.given_back(within=within)
+        await self.holdings.given_back(within=within)
 
     async def _ask_kernel(self) -> None:
         """Why it ended, if it was not told to."""
@@ -516,11 +519,8 @@ class Child:
             kernel_unread=said.unread,
             given_up=self._given_up,
             given_up_for=self._given_up_for,
-            resident_bytes=self.holdings.resident_bytes,
-            device_bytes=self.holdings.device_bytes,
-            still_held=self._still_held,
         )
-        self._report = report
+        report = self._report = self.holdings.told_in(report)
         self._state = final
         self._settled.set()
         self._over.set()
@@ -534,9 +534,9 @@ class Child:
         The record stays, so that the next server looks after what may be left.
         """
         self._spawned.signal_group(os_signals.SIGKILL)
-        for known in self._family.descendants():
-            send_signal(known.identity, os_signals.SIGKILL)
+        self._family.kill_known()
         self._pipe.finish()
         self._spawned.collect(within=_ABANDON_LIMIT)
+        self._family.leave_leaf()
         self._recorded.set()
         self._conclude(ChildState(Phase.FAILED), ())

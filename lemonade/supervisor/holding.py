@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
-from lemonade.core.process import DeviceHold
+from lemonade.core.process import DeviceHold, ExitReport
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.kin import Family
 from lemonade.supervisor.processes import Effort, ProcessFacts, effort_of, own_memory_of
@@ -33,6 +34,8 @@ class Holdings:
     Attributes:
         resident_bytes: main memory at the last look while its leader lived.
         device_bytes: memory of devices, likewise.
+        left_bytes: main memory that did not come back with the processes: files in memory.
+        still_held: memory of devices that drivers had not taken back in time.
     """
 
     def __init__(self, family: Family, devices: DeviceLook, beside: Beside) -> None:
@@ -41,6 +44,8 @@ class Holdings:
         self._beside = beside
         self.resident_bytes = 0
         self.device_bytes = 0
+        self.left_bytes = 0
+        self.still_held: tuple[DeviceHold, ...] = ()
 
     def note(self, newcomers: Sequence[ProcessFacts], *, lives: bool) -> bool:
         """Look for kin among newcomers, and at what all hold; whether any has ended. Blocks.
@@ -65,7 +70,7 @@ class Holdings:
         members = self.members()
         if not own_memory_of(members[:1]):
             return  # it has ended just now
-        self.resident_bytes = own_memory_of(members)
+        self.resident_bytes = self._counted() or own_memory_of(members)
         if at_devices:
             self.device_bytes = sum(one.bytes for one in self._devices(members))
 
@@ -81,8 +86,8 @@ class Holdings:
         """The leader and the descendants that are known."""
         return [self._family.leader.pid, *(one.identity.pid for one in self._family.descendants())]
 
-    async def given_back(self, *, within: float) -> tuple[DeviceHold, ...]:
-        """Wait for drivers to take back what the dead have held; what they have not in that time.
+    async def given_back(self, *, within: float) -> None:
+        """Wait for drivers to take back what the dead have held, not longer than `within` seconds.
 
         Raises:
             OSError: nothing can be looked at.
@@ -92,10 +97,29 @@ class Holdings:
         pause = _FIRST_PAUSE
         while held := await self._beside.proc(self._of_the_dead):
             if loop.time() >= limit:
-                return held
+                break
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        return ()
+        self.still_held = held
+
+    def told_in(self, report: ExitReport) -> ExitReport:
+        """The report with what was held, and what still is."""
+        return replace(
+            report,
+            resident_bytes=self.resident_bytes,
+            left_bytes=self.left_bytes,
+            device_bytes=self.device_bytes,
+            still_held=self.still_held,
+        )
+
+    def remove_leaf(self) -> None:
+        """Remove its cgroup, if it had one, after a look at what it leaves in memory. Blocks."""
+        if self._family.leaf is not None:
+            self.left_bytes = self._family.leaf.left_bytes()
+            self._family.leaf.remove()
+
+    def _counted(self) -> int | None:
+        return self._family.leaf.held_bytes() if self._family.leaf is not None else None
 
     def _of_the_dead(self) -> tuple[DeviceHold, ...]:
         return self._devices(self._family.departed())

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from lemonade.core.cgroups import cgroup_folder
 from lemonade.core.process import OUT_OF_MEMORY as NAME
 from lemonade.core.process import Diagnosis
 from lemonade.core.records import dataclass
@@ -58,11 +59,12 @@ class Witness:
         *,
         log: Path = LOG,
         proc: Path = Path("/proc"),
-        cgroups: Path = Path("/sys/fs/cgroup"),
     ) -> None:
         self._log = log
         self._born = time.clock_gettime(time.CLOCK_MONOTONIC)
-        self._events = _events_of(pid, proc, cgroups)
+        self._events = _events_of(pid, proc)
+        ours = _events_of("self", proc)
+        self._alone = ours is not None and self._events != ours  # it was put there, by us
         self._kills = _kills(self._events)
 
     def testify(self, pids: Sequence[int], *, killed: bool) -> Testimony:
@@ -70,27 +72,26 @@ class Witness:
 
         Args:
             pids: it and what it had started.
-            killed: whether SIGKILL ended it, and not ours. Where the log names one of them, that
-                is evidence enough: a server may end by itself when what it started is killed.
+            killed: whether SIGKILL ended it, and not ours. Where the log names one of them, or a
+                cgroup counts nobody else, that is evidence enough: a server may end by itself when
+                what it started is killed.
         """
         said = read_kernel_log(self._log)
         lines = _about(said, pids, self._born)
         named = re.compile(rf"Killed process (?:{'|'.join(map(str, pids)) or '-'})(?![0-9])")
         told = any(named.search(line) for line in lines)
         counted = self._kills is not None and (_kills(self._events) or 0) > self._kills
-        return Testimony(lines, told or (killed and counted), said.unread)
+        return Testimony(lines, told or (counted and (killed or self._alone)), said.unread)
 
 
-def _events_of(pid: int, proc: Path, cgroups: Path) -> Path | None:
+def _events_of(pid: int | str, proc: Path) -> Path | None:
     """`memory.events` of the process's cgroup, where there is one that we can see."""
     try:
-        text = (proc / str(pid) / "cgroup").read_text()
+        mounts = (proc / "self/mountinfo").read_text()
+        folder = cgroup_folder(mounts, (proc / str(pid) / "cgroup").read_text())
     except OSError:
         return None
-    for line in text.splitlines():
-        if line.startswith("0::"):
-            return cgroups / line.removeprefix("0::").lstrip("/") / "memory.events"
-    return None
+    return Path(folder) / "memory.events" if folder is not None else None
 
 
 def _kills(events: Path | None) -> int | None:

@@ -1,19 +1,22 @@
 """Whose process is this: the family of one child, recognised by what a process cannot shed.
 
 A descendant may rename itself, start another session, lose its parent and rewrite what it shows as
-its environment. It is recognised by any one of four things: it is in the child's session, which
+its environment. It is recognised by any one of five things: it is in the child's session, which
 is named after a pid that we have not given back; it has been noted before, by pid and start time;
-its parent is family; or it is an orphan that can still write to the child's output pipe. Names,
-command lines and environments are never asked.
+its parent is family; it is an orphan that can still write to the child's output pipe; or it is in
+the cgroup that was made for the child, where there is one. Names, command lines and environments
+are never asked.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from typing import Final
 
 from lemonade.core.records import dataclass
+from lemonade.supervisor.leaf import Leaf
 from lemonade.supervisor.processes import (
     Identity,
     ProcessFacts,
@@ -23,9 +26,11 @@ from lemonade.supervisor.processes import (
     read_process,
     reap_adopted,
     scan,
+    send_signal,
 )
 
 _INIT: Final = 1
+_A_MOMENT: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,8 +48,9 @@ class Family:
     collected: then the numbers mean nothing any more. Changed in one thread only (`Beside.proc`).
     """
 
-    def __init__(self, leader: Identity, pipe_inode: int) -> None:
+    def __init__(self, leader: Identity, pipe_inode: int, leaf: Leaf | None = None) -> None:
         self.leader = leader
+        self.leaf = leaf
         self._pipe_inode = pipe_inode
         self._noted: dict[int, Descendant] = {}
         self._executables: dict[str, None] = {}
@@ -75,7 +81,8 @@ class Family:
                 del self._noted[pid]
             elif facts.dead:
                 self._bury(facts)
-        for facts in self._recognise(newcomers):
+        known_now = {facts.pid: facts for facts in newcomers}
+        for facts in self._recognise(known_now):
             if facts.dead:
                 self._bury(facts)
             else:
@@ -94,7 +101,7 @@ class Family:
             if facts is None or facts.identity != known.identity:
                 del self._noted[pid]
         alive = []
-        for facts in self._recognise(table.values()):
+        for facts in self._recognise(table):
             if facts.dead:
                 self._bury(facts)
                 continue
@@ -114,16 +121,48 @@ class Family:
         if facts.parent == os.getpid():
             reap_adopted(facts.pid)
 
-    def _recognise(self, candidates: Iterable[ProcessFacts]) -> list[ProcessFacts]:
+    def end_leaf(self) -> None:
+        """SIGKILL to all in its cgroup, if it has one: what forks does not get away."""
+        if self.leaf is not None:
+            self.leaf.kill()
+
+    def kill_known(self) -> None:
+        """SIGKILL to all that are known, and to all in its cgroup, without a look."""
+        self.end_leaf()
+        for known in self.descendants():
+            send_signal(known.identity, signal.SIGKILL)
+
+    def leave_leaf(self) -> None:
+        """Remove its cgroup, if nobody is in it any more in a moment."""
+        if self.leaf is not None:
+            self.leaf.remove(within=_A_MOMENT)
+
+    def _inside(self, candidates: dict[int, ProcessFacts]) -> frozenset[int]:
+        """Who is in its cgroup; `candidates` are completed by those that are missing.
+
+        It is looked at last: a number that has changed hands meanwhile is nobody's any more, since
+        signals are sent to identities.
+        """
+        if self.leaf is None:
+            return frozenset()
+        for pid in self.leaf.pids() - candidates.keys():
+            if (facts := read_process(pid)) is not None:
+                candidates[pid] = facts
+        return self.leaf.pids()
+
+    def _recognise(self, candidates: dict[int, ProcessFacts]) -> list[ProcessFacts]:
         """The family among `candidates`, parents' children included, the leader excluded."""
         own = os.getpid()
+        inside = self._inside(candidates)
         strangers = [
             facts
-            for facts in candidates
+            for facts in candidates.values()
             if facts.pid not in (own, self.leader.pid)
             and facts.start_ticks >= self.leader.start_ticks
         ]
-        family = [facts for facts in strangers if self._has_a_mark(facts, own)]
+        family = [
+            facts for facts in strangers if facts.pid in inside or self._has_a_mark(facts, own)
+        ]
         found = {facts.pid for facts in family}
         parents = found | self._noted.keys() | {self.leader.pid}
         grown = True

@@ -64,6 +64,7 @@ class Record:
         port: where it listens.
         labels: words for people.
         descendants: processes noticed below it.
+        cgroup: folder of the cgroup that was made for it; empty if it has none of its own.
     """
 
     child: ChildId
@@ -76,6 +77,7 @@ class Record:
     port: int
     labels: Mapping[str, str] = field(default_factory=dict)
     descendants: tuple[Descendant, ...] = ()
+    cgroup: str = ""
 
     def as_json(self) -> JsonObject:
         """The content of the file."""
@@ -90,6 +92,7 @@ class Record:
             "executable_root": self.executable_root,
             "argv0": self.argv0,
             "port": self.port,
+            "cgroup": self.cgroup,
             "labels": dict(self.labels),
             "boot": self.owner.boot,
             "namespace": self.owner.namespace,
@@ -141,6 +144,7 @@ class Record:
                     Descendant(_identity(known), known["executable"])
                     for known in value["descendants"]
                 ),
+                cgroup=str(value.get("cgroup", "")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error

@@ -2,8 +2,9 @@
 
 A record names suspects. A process belongs to it only if it is the recorded user's, *and* it is the
 recorded process or descendant (pid and start time) or in the recorded session, *and* it runs a
-program recorded for it or one under the recorded directory. Descendants of such a process belong
-to it. Whatever does not match is a stranger: its number has come to mean somebody else.
+program recorded for it or one under the recorded directory. Whatever is in the cgroup that was
+made for the record was put there. Descendants of such a process belong to it. Whatever does not
+match is a stranger: its number has come to mean somebody else.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from lemonade.core.records import dataclass
+from lemonade.supervisor.grove import recorded_leaf
 from lemonade.supervisor.ledger import Record
-from lemonade.supervisor.processes import ProcessFacts, executable_of, scan, user_of
+from lemonade.supervisor.processes import ProcessFacts, executable_of, read_process, scan, user_of
 
 _SHARED: Final = frozenset(
     ("/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin", "/usr/local", "/usr/local/bin", "/opt")
@@ -64,6 +66,7 @@ def look_for(record: Record, protected: frozenset[int]) -> Found:
             strangers.append(Stranger(facts.pid, executable_of(facts.pid) or "", mismatch))
         else:
             roots.append(facts)
+    roots += _inside(record, table)
     found = _tree_below(roots, table) - {us}
     own = tuple(
         table[pid]
@@ -81,6 +84,17 @@ def left_behind(record: Record, protected: frozenset[int]) -> tuple[ProcessFacts
         protected: sessions of children whose server lives.
     """
     return look_for(record, protected).own
+
+
+def _inside(record: Record, table: dict[int, ProcessFacts]) -> list[ProcessFacts]:
+    """Who is in its cgroup; `table` is completed by those that were born since it was made."""
+    leaf = recorded_leaf(record)
+    if leaf is None:
+        return []
+    for pid in leaf.pids() - table.keys():
+        if (facts := read_process(pid)) is not None:
+            table[pid] = facts
+    return [table[pid] for pid in leaf.pids() if pid in table]
 
 
 def _reused(record: Record, table: Mapping[int, ProcessFacts]) -> list[Stranger]:

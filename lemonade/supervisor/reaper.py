@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,6 +16,8 @@ from lemonade.core.bus import Bus
 from lemonade.core.events import OrphanReaped
 from lemonade.core.records import dataclass
 from lemonade.supervisor.beside import Beside
+from lemonade.supervisor.delegation import find_delegation
+from lemonade.supervisor.grove import Grove, recorded_leaf
 from lemonade.supervisor.inspection import (
     LedgerEntry,
     LivingProcess,
@@ -109,7 +111,8 @@ async def reap_ledger(
     """
     beside = Beside()
     try:
-        return await Reaper(Ledger(directory), beside, Bus(), grace=grace).reap(only)
+        grove = await beside.proc(_grove_over, directory)
+        return await Reaper(Ledger(directory), beside, Bus(), grace=grace, grove=grove).reap(only)
     finally:
         beside.close()
 
@@ -120,11 +123,20 @@ class Reaper:
     Its `grace` is how long an orphan may take to end by itself, in seconds.
     """
 
-    def __init__(self, ledger: Ledger, beside: Beside, bus: Bus, *, grace: float) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        beside: Beside,
+        bus: Bus,
+        *,
+        grace: float,
+        grove: Grove | None = None,
+    ) -> None:
         self._ledger = ledger
         self._beside = beside
         self._bus = bus
         self._grace = grace
+        self._grove = grove
 
     async def reap(self, only: Identity | None = None) -> tuple[Account, ...]:
         """End the orphans of dead servers, all records side by side.
@@ -145,6 +157,9 @@ class Reaper:
                 for entry in entries
                 if only is None or (entry.record and entry.record.owner.identity == only)
             ]
+        if self._grove is not None:
+            recorded = {entry.file.stem for entry in entries}
+            await self._beside.proc(_clear_leftovers, self._grove, recorded, only)
         return tuple(task.result() for task in tasks)
 
     async def _deal_with(
@@ -171,13 +186,17 @@ class Reaper:
             log.warning("What is left of %s cannot be seen: %s", record.name, error)
         if record.owner.boot != us.boot:
             return _account(entry)
+        leaf = await self._beside.proc(recorded_leaf, record)
         swept = await sweep(
             lambda: left_behind(record, protected),
             self._beside,
             grace=self._grace,
             kill_within=_KILL_WITHIN,
             hurry=asyncio.Event(),
+            end_all=leaf.kill if leaf is not None else lambda: None,
         )
+        if leaf is not None and not swept.survivors:
+            await self._beside.proc(leaf.remove)
         programs = {one.pid: one.program for one in entry.processes}
         pids = swept.survivors or swept.ended
         if swept.ended:
@@ -194,6 +213,22 @@ class Reaper:
             processes=tuple(LivingProcess(pid, programs.get(pid, "")) for pid in pids),
             strangers=entry.strangers,
         )
+
+
+def _grove_over(ledger: Path) -> Grove | None:
+    """Where a server of this ledger that was started here would have made its leaves. Blocks."""
+    base = find_delegation().base
+    return Grove(base, ledger, Owner.ourselves()) if base is not None else None
+
+
+def _clear_leftovers(grove: Grove, recorded: Collection[str], only: Identity | None) -> None:
+    """Of dead servers that had no time to record a child, or to remove its cgroup. Blocks."""
+    for leaf in grove.leftovers(recorded, only):
+        if pids := leaf.pids():
+            ended = ", ".join(map(str, sorted(pids)))
+            log.warning("A server that died left processes in %s; ended: %s.", leaf.path, ended)
+            leaf.kill()
+        leaf.remove()
 
 
 def _account(entry: LedgerEntry) -> Account:

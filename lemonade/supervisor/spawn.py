@@ -26,6 +26,7 @@ from typing import Final
 from lemonade.core.errors import SpawnFailed
 from lemonade.core.process import ProcessSpec
 from lemonade.core.records import dataclass
+from lemonade.supervisor.leaf import Leaf, enter
 from lemonade.supervisor.limits import ready_limits
 from lemonade.supervisor.processes import (
     Identity,
@@ -60,12 +61,16 @@ class Spawned:
         identity: pid and start time. The pid is also its group and its session.
         output: reading end of its output pipe, non-blocking.
         pipe_inode: what its descendants' writing ends of that pipe are recognised by.
+        leaf: the cgroup it is in; `None` if it has none of its own.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], output: int) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], output: int, leaf: Leaf | None = None
+    ) -> None:
         facts = read_process(popen.pid)
         self.identity = Identity(popen.pid, facts.start_ticks if facts is not None else 0)
         self.output = output
+        self.leaf = leaf
         self.pipe_inode = os.fstat(output).st_ino
         self._popen = popen
         self._unwatch: Callable[[], None] = lambda: None
@@ -74,6 +79,11 @@ class Spawned:
     def pid(self) -> int:
         """Its number, group and session."""
         return self.identity.pid
+
+    @property
+    def cgroup(self) -> str:
+        """The folder of its own cgroup; empty if it has none."""
+        return str(self.leaf.path) if self.leaf is not None else ""
 
     def ending(self) -> Ending | None:
         """How it ended; `None` while it runs. Does not collect it."""
@@ -137,8 +147,12 @@ class Spawned:
         return True
 
 
-def spawn(spec: ProcessSpec) -> Spawned:
+def spawn(spec: ProcessSpec, leaf: Leaf | None = None) -> Spawned:
     """Start the program of `spec`. Blocks for the milliseconds between fork and exec.
+
+    Args:
+        spec: what to start.
+        leaf: the cgroup to make for it, if that can be had.
 
     Raises:
         SpawnFailed: there is no such program, a limit cannot be had, or the kernel refused.
@@ -151,6 +165,9 @@ def spawn(spec: ProcessSpec) -> Spawned:
         reading, writing = os.pipe2(os.O_CLOEXEC)
     except OSError as error:
         raise _explained(spec, error) from error
+    entrance = leaf.make(spec.limits.memory_bytes) if leaf is not None else None
+    if entrance is None:
+        leaf = None
     try:
         popen = subprocess.Popen(
             spec.argv,
@@ -161,27 +178,39 @@ def spawn(spec: ProcessSpec) -> Spawned:
             stderr=writing,
             start_new_session=True,
             close_fds=True,
-            preexec_fn=_before_exec(os.getpid(), spec.stop.on_parent_death, limit),  # noqa: PLW1509
+            preexec_fn=_before_exec(  # noqa: PLW1509
+                os.getpid(), spec.stop.on_parent_death, entrance, limit
+            ),
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        os.close(reading)
+        _give_up(reading, leaf)
         raise _explained(spec, error) from error
     except BaseException:
-        os.close(reading)
+        _give_up(reading, leaf)
         raise
     finally:
         os.close(writing)
+        if entrance is not None:
+            os.close(entrance)
     os.set_blocking(reading, False)
     try:
-        return Spawned(popen, reading)
+        return Spawned(popen, reading, leaf)
     except OSError as error:  # it cannot be told apart from others: nobody could end it later
-        os.close(reading)
         popen.kill()
         popen.wait()
+        _give_up(reading, leaf)
         raise _explained(spec, error) from error
 
 
-def _before_exec(parent: int, death_signal: int, limit: Callable[[], None]) -> Callable[[], None]:
+def _give_up(output: int, leaf: Leaf | None) -> None:
+    os.close(output)
+    if leaf is not None:
+        leaf.remove()
+
+
+def _before_exec(
+    parent: int, death_signal: int, entrance: int | None, limit: Callable[[], None]
+) -> Callable[[], None]:
     """What the forked process does before it becomes the program.
 
     Only the forking thread exists there, so nothing may be waited for.
@@ -191,6 +220,7 @@ def _before_exec(parent: int, death_signal: int, limit: Callable[[], None]) -> C
         ask_for_parent_death_signal(death_signal)
         if os.getppid() != parent:  # it ended before the kernel was asked
             os.kill(os.getpid(), signal.SIGKILL)
+        enter(entrance)
         limit()
 
     return prepare

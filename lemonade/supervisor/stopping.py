@@ -44,7 +44,13 @@ class Swept:
 
 
 async def sweep(
-    look: Look, beside: Beside, *, grace: float, kill_within: float, hurry: asyncio.Event
+    look: Look,
+    beside: Beside,
+    *,
+    grace: float,
+    kill_within: float,
+    hurry: asyncio.Event,
+    end_all: Callable[[], None] = lambda: None,
 ) -> Swept:
     """End all that `look` finds, and what it finds after that.
 
@@ -54,6 +60,7 @@ async def sweep(
         grace: seconds between SIGTERM and SIGKILL; 0 does not ask first.
         kill_within: seconds after the first SIGKILL before giving up.
         hurry: set by somebody who does not want to wait for the grace.
+        end_all: kills all of them in another way, if there is one. May block.
 
     Raises:
         OSError: for seconds on end nothing could be looked at.
@@ -72,6 +79,8 @@ async def sweep(
         elif give_up_at is not None and now >= give_up_at:
             return _swept(asked, alive)
         targets = [f.identity for f in alive if killing or f.identity not in asked]
+        if killing:
+            await beside.proc(end_all)
         number = signal.SIGKILL if killing else signal.SIGTERM
         await beside.proc(_send_all, targets, number)
         asked.update(targets)

@@ -14,7 +14,7 @@ import re
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final, Self
@@ -26,6 +26,8 @@ from lemonade.core.ids import ChildId
 from lemonade.core.process import ProcessSpec
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.child import Child
+from lemonade.supervisor.delegation import Delegation, claim, find_delegation
+from lemonade.supervisor.grove import Grove
 from lemonade.supervisor.guardian import Guardian
 from lemonade.supervisor.health import Probe
 from lemonade.supervisor.holding import DeviceLook, no_devices
@@ -52,6 +54,7 @@ class Supervisor:
 
     Attributes:
         journal: what all children print, live and the last of it.
+        delegation: where children get cgroups of their own, or why they do not.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Supervisor:
         orphan_grace: float = 1.0,
         guarded: bool = False,
         devices: DeviceLook = no_devices,
+        delegation: Callable[[], Delegation] = find_delegation,
     ) -> None:
         """Set up, without doing anything yet.
 
@@ -76,6 +80,7 @@ class Supervisor:
             guarded: have a guardian, from the first child on, that ends what the children have
                 started if this process is killed. Needs a `/proc`.
             devices: tells what processes hold of devices' memory.
+            delegation: finds where each child may have a cgroup of its own. May block.
         """
         self.journal = Journal()
         self._bus = bus
@@ -86,6 +91,8 @@ class Supervisor:
         self._guarded = guarded and sys.platform.startswith("linux")
         self._guardian: Guardian | None = None
         self._devices = devices
+        self._find_delegation = delegation
+        self.delegation = Delegation(None, "nobody has looked yet")
         self._children: dict[ChildId, Child] = {}
         self._ports = Ports()
         self._closing = False
@@ -103,8 +110,11 @@ class Supervisor:
             log.warning("Orphans of engines cannot be re-parented to this process.")
         beside = Beside()
         try:
-            await Reaper(self._ledger, beside, self._bus, grace=self._orphan_grace).reap()
             owner = await beside.proc(Owner.ourselves)
+            grove = await beside.disk(self._settle, owner)
+            await Reaper(
+                self._ledger, beside, self._bus, grace=self._orphan_grace, grove=grove
+            ).reap()
         except BaseException:
             beside.close()
             raise
@@ -116,6 +126,7 @@ class Supervisor:
             self.journal,
             self._watch_interval,
             self._devices,
+            grove,
         )
         await self._group.__aenter__()
         self._noticing = self._group.create_task(self._notice_descendants(beside))
@@ -171,13 +182,16 @@ class Supervisor:
                 "The server is shutting down and starts no engines.",
                 remedy="Try again when it runs.",
             )
-        spawned = spawn(spec)
+        number, grove = _child_id(spec.name), self._around.grove
+        spawned = spawn(spec, grove.leaf(number) if grove is not None else None)
         try:
-            child = Child(_child_id(spec.name), spec, probe, spawned, self._around)
+            child = Child(number, spec, probe, spawned, self._around)
             self._group.create_task(self._own(child), name=f"child {child.id}")
         except BaseException:  # nobody owns the process yet
             spawned.signal_group(signal.SIGKILL)
             spawned.collect(within=_COLLECT_LIMIT)
+            if spawned.leaf is not None:
+                spawned.leaf.remove()
             raise
         self._children[child.id] = child
         self._has_children.set()
@@ -194,6 +208,16 @@ class Supervisor:
                     await child.ended()
             raise
         return child
+
+    def _settle(self, owner: Owner) -> Grove | None:
+        """Find out where children may have cgroups of their own. Blocks."""
+        found = self.delegation = self._find_delegation()
+        if found.base is None:
+            log.debug("Engines have no cgroups of their own: %s.", found.reason)
+            return None
+        claim(found)
+        log.debug("Engines have cgroups of their own in %s.", found.base)
+        return Grove(found.base, self._ledger.directory, owner)
 
     def _post_guardian(self) -> None:
         """Have one, also if somebody has ended the last one. Blocks; in the disk's thread only."""

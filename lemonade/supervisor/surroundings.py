@@ -5,6 +5,7 @@ from __future__ import annotations
 from lemonade.core.bus import Bus
 from lemonade.core.records import dataclass
 from lemonade.supervisor.beside import Beside
+from lemonade.supervisor.grove import Grove
 from lemonade.supervisor.holding import DeviceLook
 from lemonade.supervisor.journal import Journal
 from lemonade.supervisor.ledger import Ledger, Owner
@@ -22,6 +23,7 @@ class Surroundings:
         journal: where the lines of all children go.
         watch_interval: least seconds between two probes of a ready child.
         devices: tells what processes hold of devices' memory.
+        grove: where a child gets a cgroup of its own; `None` if it cannot.
     """
 
     bus: Bus
@@ -31,3 +33,4 @@ class Surroundings:
     journal: Journal
     watch_interval: float
     devices: DeviceLook
+    grove: Grove | None = None

@@ -20,6 +20,7 @@ from lemonade.core.bus import Bus
 from lemonade.core.events import Event
 from lemonade.core.process import Endpoint, ProbeSpec, ProcessSpec, StopPolicy
 from lemonade.supervisor import Child, Supervisor
+from lemonade.supervisor.delegation import Delegation, find_delegation
 from lemonade.supervisor.processes import ProcessFacts, read_process, scan
 
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
@@ -98,6 +99,7 @@ class Bench:
     home: Path
     mark: str
     events: list[Event] = field(default_factory=list)
+    delegation: Callable[[], Delegation] = find_delegation
 
     @property
     def ledger(self) -> Path:
@@ -112,6 +114,7 @@ class Bench:
         bus.subscribe(Event, self.events.append)
         settings.setdefault("notice_interval", 0.02)
         settings.setdefault("orphan_grace", 0.05)
+        settings.setdefault("delegation", self.delegation)
         async with asyncio.timeout(PATIENCE * 2):
             async with Supervisor(ledger_dir=self.ledger, bus=bus, **settings) as supervisor:
                 yield supervisor
@@ -144,6 +147,23 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, mark: str) -> Bench:
     return Bench(tmp_path, mark)
+
+
+@pytest.fixture
+def base() -> Path:
+    """The cgroup in which this machine lets us make others."""
+    found = find_delegation()
+    if found.base is None:
+        pytest.skip(f"no cgroup can be made here: {found.reason}")
+    return found.base
+
+
+@pytest.fixture(params=["in a cgroup of its own", "in ours"])
+def with_and_without_a_leaf(request: pytest.FixtureRequest, bench: Bench) -> None:
+    if request.param == "in ours":
+        bench.delegation = lambda: Delegation(None, "this test wants none")
+    else:
+        request.getfixturevalue("base")
 
 
 async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +47,11 @@ def router(bench: Bench, *switches: str) -> Iterator[tuple[subprocess.Popen[str]
         process.kill()
         process.wait()
         process.stdout.close()
+        for record in bench.records():  # the test did not have it cleared up
+            cgroup = json.loads(record.read_text()).get("cgroup")
+            if cgroup:
+                with suppress(OSError):
+                    Path(cgroup).rmdir()
 
 
 PROGRAM = (sys.executable, "-S", "-c", "import time; time.sleep(600)")

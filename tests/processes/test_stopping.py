@@ -24,11 +24,15 @@ HIDING = {
 }
 
 
+BOTH = pytest.mark.usefixtures("with_and_without_a_leaf")
+
+
 @pytest.fixture(params=HIDING.values(), ids=HIDING.keys())
 def hiding(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return tuple(request.param)
 
 
+@BOTH
 async def test_the_engine_core_ends_on_stop(bench: Bench, hiding: tuple[str, ...]) -> None:
     async with bench.supervisor() as supervisor:
         child = await bench.ready(supervisor, "--spawn-engine", *hiding)
@@ -39,6 +43,7 @@ async def test_the_engine_core_ends_on_stop(bench: Bench, hiding: tuple[str, ...
     assert child.phase is Phase.STOPPED
 
 
+@BOTH
 async def test_the_engine_core_ends_with_a_crash(bench: Bench, hiding: tuple[str, ...]) -> None:
     async with bench.supervisor() as supervisor:
         child = await bench.ready(supervisor, "--spawn-engine", *hiding)
@@ -87,6 +92,7 @@ async def test_one_born_just_before_the_stop_is_found_in_time(bench: Bench) -> N
         assert not alive(core)
 
 
+@BOTH
 async def test_ignoring_sigterm_does_not_help(bench: Bench) -> None:
     policy = StopPolicy(grace=0.1, kill_within=PATIENCE)
     async with bench.supervisor() as supervisor:
@@ -217,6 +223,7 @@ async def test_a_loop_that_is_torn_down_kills(bench: Bench) -> None:
     assert len(bench.records()) == 1
 
 
+@BOTH
 async def test_supervisors_do_not_touch_each_other_s_children(bench: Bench) -> None:
     async with bench.supervisor() as first:
         mine = await bench.ready(first, "--spawn-engine", "--engine-escapes", "--double-fork")
@@ -230,6 +237,7 @@ async def test_supervisors_do_not_touch_each_other_s_children(bench: Bench) -> N
         assert [path.stem for path in bench.records()] == [mine.id]
 
 
+@BOTH
 async def test_siblings_of_one_program_are_told_apart(bench: Bench) -> None:
     """Orphans of both run the same program and have the same parent: us."""
     switches = ("--spawn-engine", "--engine-escapes", "--double-fork")

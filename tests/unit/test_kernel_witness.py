@@ -18,9 +18,12 @@ PID = 4321
 def witness(root: Path, *, kills: int | None = 0) -> Witness:
     (root / "proc" / str(PID)).mkdir(parents=True)
     (root / "proc" / str(PID) / "cgroup").write_text("1:name=systemd:/x\n0::/ours\n")
+    (root / "proc" / "self").mkdir(exist_ok=True)
+    mount = f"41 31 0:38 / {root}/cgroups rw,relatime - cgroup2 cgroup2 rw\n"
+    (root / "proc" / "self" / "mountinfo").write_text(mount)
     (root / "cgroups" / "ours").mkdir(parents=True)
     count(root, kills)
-    return Witness(PID, log=root / "kmsg", proc=root / "proc", cgroups=root / "cgroups")
+    return Witness(PID, log=root / "kmsg", proc=root / "proc")
 
 
 def count(root: Path, kills: int | None) -> None:
@@ -41,6 +44,15 @@ def test_a_kill_that_the_cgroup_has_counted_is_for_memory(tmp_path: Path) -> Non
     count(tmp_path, 1)
     assert one.testify((PID,), killed=True).out_of_memory
     assert not one.testify((PID,), killed=False).out_of_memory
+
+
+def test_in_a_cgroup_of_its_own_whoever_is_killed_is_one_of_it(tmp_path: Path) -> None:
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text("0::/\n")
+    one = witness(tmp_path)
+    assert not one.testify((PID,), killed=False).out_of_memory
+    count(tmp_path, 1)
+    assert one.testify((PID,), killed=False).out_of_memory
 
 
 def test_without_evidence_a_kill_is_anybodys(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lemonade.doctor.cgroups import check_cgroups
 from lemonade.doctor.devices import User, check_access, check_devices
 from lemonade.doctor.kernel import check_kernel
 from lemonade.doctor.memory import Limits, check_memory
@@ -155,3 +156,15 @@ def test_memory_and_limits(tmp_path: Path) -> None:
         ("warning", "few-files"),
     ]
     assert rules(check_memory(machine, tmp_path, Limits(-1, -1)))[-1] == ("warning", "overcommit")
+
+
+def test_whether_engines_get_cgroups(tmp_path: Path) -> None:
+    assert rules(check_cgroups(tmp_path)) == [("note", "no-cgroups")]
+    group = tmp_path / "mounted" / "user.slice"
+    write(group, "cgroup.procs")
+    write(tmp_path, "proc/self/cgroup", "0::/user.slice\n")
+    mount = f"41 31 0:38 / {tmp_path}/mounted rw - cgroup2 cgroup2 rw\n"
+    write(tmp_path, "proc/self/mountinfo", mount)
+    (found,) = check_cgroups(tmp_path)
+    assert (found.level, str(group) in found.reason) == ("ok", True)
+    assert [file.name for file in group.iterdir()] == ["cgroup.procs"], "it changes nothing"

@@ -64,7 +64,7 @@ from lemonade.residency import (
 )
 from lemonade.storage import Directories
 from lemonade.supervisor import JournalHandler, Supervisor
-from lemonade.telemetry import Metrics, Statistics
+from lemonade.telemetry import Lives, Metrics, Statistics
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +208,7 @@ async def _join(
     """Make every part and hand each what it needs; the stack ends them in reverse order."""
     settings = configuration.settings
     bus = Bus()
+    lives = Lives(bus)  # before anything happens that it counts
     machine = await asyncio.to_thread(detect, Path("/"), real_instruments(environ))
     registry = ModelRegistry(catalog, directories.config / "user_models.json")
     saved_options = SavedOptions(
@@ -334,7 +335,7 @@ async def _join(
         swapper=swapper,
         fitter=fitter,
         statistics=statistics,
-        metrics=Metrics(statistics, version=__version__),
+        metrics=Metrics(statistics, version=__version__, lives=lives),
         bus=bus,
         journal=supervisor.journal,
         rescan=rescan,

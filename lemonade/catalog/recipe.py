@@ -157,6 +157,8 @@ class UpstreamSpec(Declared):
         api_key_env: variable through which the child is given its own random key; empty if the
             engine knows no keys.
         metrics: path of its Prometheus text; empty if it has none.
+        progress: counters on that page that rise while an engine works. One whose counters rise
+            does not hang.
         metrics_names: under which names its metrics are told: `ours` (with our prefix) or `own`.
         operations: the child's path for each operation it serves.
         retry: what it prints when a start may be tried again with a smaller context.
@@ -181,6 +183,7 @@ class UpstreamSpec(Declared):
     on_parent_death: Literal["TERM", "KILL"] = "KILL"
     api_key_env: str = ""
     metrics: str = ""
+    progress: tuple[str, ...] = ()
     metrics_names: Literal["ours", "own"] = "ours"
     operations: dict[Operation, str]
     retry: tuple[RetrySpec, ...] = ()

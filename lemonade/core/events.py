@@ -18,12 +18,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ChildSpawned(Event):
-    """A process exists; it is not ready."""
+    """A process exists; it is not ready. `backend` is empty if it is no engine."""
 
     child: ChildId
     name: str
     pid: int
     port: int
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,22 @@ class ChildBecameReady(Event):
 @dataclass(frozen=True, slots=True)
 class ChildBecameUnhealthy(Event):
     """The child lives, but its probe failed too often."""
+
+    child: ChildId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRecovered(Event):
+    """A child that was unhealthy passes its probe again."""
+
+    child: ChildId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStopping(Event):
+    """A child is being ended, or what it left is: asked for, too slow, or dead already."""
 
     child: ChildId
     name: str
@@ -101,12 +118,27 @@ class ModelDeleted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoadBegan(Event):
+    """A model is wanted, and not here yet."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelLoaded(Event):
     """A model may be used. `took` is seconds."""
 
     model: str
     backend: BackendId
     took: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRetiring(Event):
+    """A model takes no more requests; its engine ends with the last. `why` is a sentence."""
+
+    model: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +165,31 @@ class IncidentRecorded(Event):
     model: str
     kind: str
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitOpened(Event):
+    """A model keeps failing, and is not started for so many seconds."""
+
+    model: str
+    failures: int
+    retry_after: float
+    incident: IncidentId
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitReset(Event):
+    """Somebody has insisted on a model: its failures are forgotten."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAskedAgain(Event):
+    """An engine died before the first byte of its answer, and the next one is asked."""
+
+    model: str
+    operation: Operation
 
 
 @dataclass(frozen=True, slots=True)

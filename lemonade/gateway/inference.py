@@ -19,7 +19,7 @@ from lemonade.core.errors import (
     UpstreamRefused,
     WrongOperation,
 )
-from lemonade.core.events import RequestFinished
+from lemonade.core.events import RequestAskedAgain, RequestFinished
 from lemonade.core.inference import Inference, ModelType, Operation, Usage
 from lemonade.dialects import INFERENCE_ROUTES, read_inference, render_error, wrap_backend_error
 from lemonade.gateway.adapters import check_operation, choose_adapter
@@ -129,6 +129,7 @@ async def _answer(
                     await explain(error, lease.resident)
                     raise
                 log.warning("%s: %s Asking again.", wanted.model, error.message)
+                parts.bus.publish(RequestAskedAgain(wanted.model, wanted.operation))
                 lost = lease.resident
                 lost.lost += 1
         await _settled(lost)

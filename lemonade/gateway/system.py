@@ -19,18 +19,11 @@ from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Route
 from lemonade.hardware import Evidence, Machine, Problem, usage
 from lemonade.planning import LATEST, choose_backend, download_name, judge, slot_policy
-from lemonade.residency import Availability, Phase, Resident
+from lemonade.residency import Availability, Phase, Resident, scrape
 from lemonade.telemetry import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from lemonade.telemetry import HostLoad, LoadedModel, join_pages, relabel
-from lemonade.upstream import UpstreamRequest
 
 GIB: Final = 1 << 30
-
-SCRAPE_SECONDS: Final = 1.0
-"""How long an engine may take to say its metrics."""
-
-SCRAPE_LIMIT: Final = 1 << 20
-"""How much it may say. Half a page would be wrong, so what is longer is left out."""
 
 
 def system_routes() -> tuple[Route, ...]:
@@ -310,7 +303,7 @@ async def metrics(request: web.Request) -> web.Response:
     limits = {str(kind): most for kind in ModelType}
     async with asyncio.TaskGroup() as group:
         scrapes = [
-            (resident, group.create_task(_scrape(resident)))
+            (resident, group.create_task(scrape(resident)))
             for resident in serving
             if resident.recipe.upstream.metrics
         ]
@@ -319,20 +312,6 @@ async def metrics(request: web.Request) -> web.Response:
     own = parts.metrics.render([_loaded(r) for r in serving], host, limits, had)
     text = await asyncio.to_thread(_join, own, pages)
     return web.Response(body=text.encode(), headers={"Content-Type": METRICS_CONTENT_TYPE})
-
-
-async def _scrape(resident: Resident) -> bytes | None:
-    """What an engine says of itself; `None` if it does not say so in time, or too much."""
-    if resident.instance is None:
-        return None
-    question = UpstreamRequest(method="GET", path=resident.recipe.upstream.metrics)
-    try:
-        async with asyncio.timeout(SCRAPE_SECONDS):
-            async with await resident.instance.upstream.send(question) as response:
-                body = await response.read(SCRAPE_LIMIT + 1)
-    except (LemonadeError, TimeoutError):
-        return None
-    return body if response.status == 200 and len(body) <= SCRAPE_LIMIT else None
 
 
 def _join(own: str, pages: Sequence[tuple[Resident, bytes | None]]) -> str:

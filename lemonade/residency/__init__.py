@@ -4,6 +4,7 @@ from lemonade.residency.adapters import Change, Effect, Fitter
 from lemonade.residency.availability import Availability
 from lemonade.residency.canary import Canary
 from lemonade.residency.circuit import Circuits, CrashPolicy, Failing
+from lemonade.residency.counters import scrape
 from lemonade.residency.explaining import Explanation, explain, shown, words_of
 from lemonade.residency.failures import Failures
 from lemonade.residency.incidents import Incidents
@@ -50,6 +51,7 @@ __all__ = [
     "explain",
     "hang_policy",
     "log_file_of",
+    "scrape",
     "shown",
     "words_of",
 ]

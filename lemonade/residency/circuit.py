@@ -141,10 +141,10 @@ class Circuits:
         history = self._histories.get(fingerprint)
         return max(0.0, history.ready_at - self._clock()) if history is not None else 0.0
 
-    def reset(self, key: str) -> None:
-        """Forget all failures of a model: somebody has looked after it."""
-        for fingerprint in [f for f, h in self._histories.items() if h.key == key]:
-            del self._histories[fingerprint]
+    def reset(self, key: str) -> tuple[str, ...]:
+        """Forget all failures of a model: somebody has looked after it. Its names, if any."""
+        found = [f for f, history in self._histories.items() if history.key == key]
+        return tuple({self._histories.pop(fingerprint).model for fingerprint in found})
 
     def failing(self) -> tuple[Failing, ...]:
         """All whose failures still count."""

@@ -18,7 +18,7 @@ from lemonade.core.errors import (
     LemonadeError,
     NeverReady,
 )
-from lemonade.core.events import IncidentRecorded
+from lemonade.core.events import CircuitOpened, CircuitReset, IncidentRecorded
 from lemonade.core.inference import JsonObject
 from lemonade.core.process import FOREIGN_SERVER, HANG, ExitReport
 from lemonade.residency.circuit import Circuits, Failing
@@ -62,7 +62,8 @@ class Failures:
 
     def reset(self, key: str) -> None:
         """Somebody insists: forget what failed."""
-        self._circuits.reset(key)
+        for model in self._circuits.reset(key):
+            self._bus.publish(CircuitReset(model))
 
     def failing(self) -> tuple[Failing, ...]:
         """All models whose failures still count."""
@@ -111,6 +112,9 @@ class Failures:
         facts = describe_failure(resident, kind, phase=phase, report=report, message=message)
         incident = self._records.add(facts)
         resident.incident = incident.id
+        self._bus.publish(
+            IncidentRecorded(incident.id, resident.served_name, kind, incident.cause)
+        )
         diagnosis = report.diagnosis if report is not None else None
         if counts and resident.fingerprint:
             lines = report.last_lines if report is not None else ()
@@ -123,9 +127,13 @@ class Failures:
                 lines=tuple(line[:_TOLD_CHARACTERS] for line in lines if line.strip()),
                 severe=diagnosis is not None and diagnosis.severe,
             )
-        self._bus.publish(
-            IncidentRecorded(incident.id, resident.served_name, kind, incident.cause)
-        )
+            opened = self._circuits.open(resident.fingerprint)
+            if opened is not None:
+                self._bus.publish(
+                    CircuitOpened(
+                        opened.model, opened.failures, opened.retry_after, opened.incident
+                    )
+                )
 
 
 def _refusal(name: str, failing: Failing) -> KeepsFailing:

@@ -37,6 +37,9 @@ LINES: Final = 200
 _LINE_CHARACTERS: Final = 1000
 _TEXT_CHARACTERS: Final = 4000
 _MOST_WORDS: Final = 500
+_MOST_SAMPLES: Final = 200
+_SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
+_DETAIL: Final = re.compile(r"[a-zA-Z0-9_:]+_bucket[{ ]")
 _LOOKS_LIKE: Final = re.compile(r"\d{6}-\d{6}-\d{3,}")
 
 
@@ -103,6 +106,15 @@ def describe_failure(
         "how": resident.failed_by,
         "phase": phase,
         "message": _cut(message),
+        "process": _process(spec) if spec is not None else {},
+        "memory": {
+            "resident_bytes": report.resident_bytes,
+            "device_bytes": report.device_bytes,
+            "still_held_bytes": sum(one.bytes for one in report.still_held),
+        }
+        if report is not None
+        else {},
+        "metrics": _metrics(resident),
         "cause": diagnosis.cause if diagnosis is not None else "",
         "fix": diagnosis.fix if diagnosis is not None else "",
         "ended": report.sentence() if report is not None else "",
@@ -112,6 +124,7 @@ def describe_failure(
         "requests": resident.leases + resident.lost,
         "survivors": list(report.survivors) if report is not None else [],
         "kernel": list(report.kernel) if report is not None else [],
+        "kernel_unread": report.kernel_unread if report is not None else "",
         "last_lines": [line[:_LINE_CHARACTERS] for line in lines],
     }
 
@@ -217,6 +230,48 @@ def _read(path: Path) -> JsonObject | None:
     with suppress(LemonadeError):
         return read_json(path)
     return None
+
+
+def _process(spec: ProcessSpec) -> JsonObject:
+    """What was started, without what must not be shown."""
+    limits = spec.limits
+    return {
+        "cwd": str(spec.cwd) if spec.cwd is not None else None,
+        "port": spec.endpoint.port,
+        "executable_root": str(spec.executable_root),
+        "environment": {
+            name: REDACTED if _SECRET.search(name) else _shown(spec.env[name], spec.secrets)
+            for name in sorted(spec.env)[:_MOST_WORDS]
+        },
+        "limits": {
+            "open_files": limits.open_files,
+            "nice": limits.nice,
+            "cpus": list(limits.cpus),
+            "memory_bytes": limits.memory_bytes,
+        },
+        "ready_within": spec.probe.ready_within,
+        "stall_timeout": spec.probe.stall_timeout,
+        "stop_grace": spec.stop.grace,
+    }
+
+
+def _metrics(resident: Resident) -> JsonObject:
+    """What the engine said of itself last."""
+    if not resident.metrics_seen:
+        return {}
+    seen = datetime.fromtimestamp(resident.metrics_seen_at, UTC)
+    lines = resident.metrics_seen.decode("utf-8", "replace").splitlines()
+    samples = [line[:_LINE_CHARACTERS] for line in lines if line and not line.startswith("#")]
+    return {
+        "seen": seen.isoformat(timespec="milliseconds"),
+        "samples": [one for one in samples if not _DETAIL.match(one)][:_MOST_SAMPLES],
+    }
+
+
+def _shown(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    return _cut(text)
 
 
 def _redacted(options: Mapping[str, object], secrets: Sequence[str]) -> JsonObject:

@@ -28,7 +28,7 @@ from lemonade.core.errors import (
     QueueFull,
     ShuttingDown,
 )
-from lemonade.core.events import LoadFailed
+from lemonade.core.events import LoadBegan, LoadFailed
 from lemonade.core.process import ExitReport
 from lemonade.core.progress import ProgressListener
 from lemonade.jobs import TaskOwner
@@ -436,6 +436,7 @@ class Pool(TaskOwner):
         )
         self._residents.loading[resident.key] = resident
         attempt = self._attempts[resident] = Attempt(resident)
+        self._bus.publish(LoadBegan(plan.served_name))
         self._tasks.create_task(self._load(attempt, plan), name=f"load {plan.served_name}")
         return resident
 

@@ -63,6 +63,8 @@ class Resident:
         hung: what its engine was ended for by us, as a verb; empty if it was not.
         failed_by: how its engine failed, in a word for programs; empty if it did not.
         failure: the same in sentences, with the cause if that is known.
+        metrics_seen: the page of its engine's metrics that was read last.
+        metrics_seen_at: when, in seconds of the epoch.
         lost: requests that lost their engine before their answer was complete.
         notices: what whoever asked for the load should know.
         settled: done when the load ended; raises the load's error to every waiter.
@@ -99,6 +101,8 @@ class Resident:
     hung: str = ""
     failed_by: str = ""
     failure: str = ""
+    metrics_seen: bytes = b""
+    metrics_seen_at: float = 0.0
     lost: int = 0
     notices: tuple[str, ...] = ()
     settled: asyncio.Event = field(default_factory=asyncio.Event)

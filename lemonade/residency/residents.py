@@ -10,11 +10,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Final
 
 from lemonade.core.bus import Bus
-from lemonade.core.events import ModelLoaded, ModelUnloaded
+from lemonade.core.events import ModelLoaded, ModelRetiring, ModelUnloaded
 from lemonade.core.process import ExitReport
 from lemonade.jobs import outliving
+from lemonade.residency.counters import progress_of, scrape
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.policies import patience_with
 from lemonade.residency.resident import Phase, Resident
@@ -22,6 +24,9 @@ from lemonade.residency.standstill import give_up_if_it_stands_still
 from lemonade.residency.wellness import HangPolicy, Look, Patience, Wellness
 
 log = logging.getLogger(__name__)
+
+_METRICS_EVERY: Final = 60.0
+"""Seconds between two readings of the metrics of an engine that works, if nobody else asks."""
 
 
 Ended = Callable[[Resident, ExitReport, bool], None]
@@ -94,6 +99,7 @@ class Residents:
         resident.phase = Phase.DRAINING
         resident.why = why
         self.draining.add(resident)
+        self._bus.publish(ModelRetiring(resident.served_name, why))
         name = f"drain {resident.served_name}"
         self._tasks.create_task(outliving(lambda: self._drain(resident), name), name=name)
         self.pulse()
@@ -141,6 +147,8 @@ class Residents:
         return patience_with(self._hang(), resident.recipe, values, stall_timeout=stall)
 
     async def _look(self, resident: Resident, instance: Instance) -> Look:
+        if instance.healthy and resident.leases and _is_old(resident):
+            await scrape(resident)  # for the record, should it fail
         if instance.healthy:
             return Look(self._clock(), healthy=True, requests=resident.leases)
         try:
@@ -148,7 +156,8 @@ class Residents:
         except OSError:  # it is not to blame that we cannot see it
             return Look(self._clock(), healthy=True, requests=resident.leases)
         silence = instance.upstream.silence
-        return Look(self._clock(), instance.healthy, resident.leases, silence, spent)
+        made = await progress_of(resident)
+        return Look(self._clock(), instance.healthy, resident.leases, silence, spent, made)
 
     async def _watch(self, resident: Resident, port: PortLease) -> None:
         """Follow an engine to its end, asked for or not."""
@@ -183,3 +192,7 @@ class Residents:
             why,
         )
         self._bus.publish(ModelUnloaded(resident.served_name, why))
+
+
+def _is_old(resident: Resident) -> bool:
+    return time.time() - resident.metrics_seen_at > _METRICS_EVERY

@@ -1,10 +1,11 @@
 """Finds engines that answer questions about their health and nothing else.
 
 Somebody waits for an answer, and for a long time nobody has heard anything of the engine. That may
-be right: an engine that computes is busy, and one whose client does not read has to wait. So two
-more things must be true before it is given up. None of its processes works, by what the kernel
-says; and a question for a single token, put to it beside the others, finds no answer in as long a
-time again. An engine that cannot be asked for a token is never given up.
+be right: an engine that computes is busy, and one whose client does not read has to wait. So more
+must be true before it is given up. None of its processes works, by what the kernel says; its own
+counters of what it has made do not rise; and a question for a single token, put to it beside the
+others, finds no answer in as long a time again. An engine that cannot be asked for a token is
+never given up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 from lemonade.core.errors import UpstreamError
 from lemonade.core.inference import JsonObject, Operation
 from lemonade.core.process import HANG
+from lemonade.residency.counters import progress_of
 from lemonade.residency.placement import Instance
 from lemonade.residency.resident import Resident
 from lemonade.residency.wellness import Patience
@@ -52,7 +54,7 @@ async def give_up_if_it_stands_still(
         await asyncio.sleep(min(patience / _LOOKS, _LONGEST_PAUSE) or _LONGEST_PAUSE)
         if patience <= 0 or instance.upstream.silence < patience:
             continue
-        if await _works(instance, question, patience):
+        if await _works(resident, instance, question, patience):
             await asyncio.sleep(patience)
             continue
         resident.hung = f"answered nobody, did nothing for {patience:g} s and was ended"
@@ -71,8 +73,10 @@ def _question(resident: Resident) -> UpstreamRequest | None:
     return None
 
 
-async def _works(instance: Instance, question: UpstreamRequest, patience: float) -> bool:
-    """Whether it answers before it has stood still for the time given, or works all the while."""
+async def _works(
+    resident: Resident, instance: Instance, question: UpstreamRequest, patience: float
+) -> bool:
+    """Whether it answers, or its counters rise, before it has stood still for the time given."""
     log.info("%s: nobody has heard of it for %g s; asking it", instance.spec.name, patience)
     answered = False
 
@@ -85,9 +89,20 @@ async def _works(instance: Instance, question: UpstreamRequest, patience: float)
         except UpstreamError:
             await instance.ended()  # that is seen elsewhere
 
+    async def heed_counters() -> None:
+        nonlocal answered
+        before: float | None = None
+        while True:
+            now = await progress_of(resident)
+            if before is not None and now is not None and now != before:
+                answered = True
+                return
+            before = before if now is None else now
+            await asyncio.sleep(min(patience / _LOOKS, _LONGEST_PAUSE))
+
     async with asyncio.TaskGroup() as group:
-        asking = group.create_task(ask())
-        still = group.create_task(instance.stands_still(patience))
-        asking.add_done_callback(lambda _: still.cancel())
-        still.add_done_callback(lambda _: asking.cancel())
+        works = [ask(), instance.stands_still(patience), heed_counters()]
+        tasks = [group.create_task(work) for work in works]
+        for task in tasks:
+            task.add_done_callback(lambda _: [other.cancel() for other in tasks])
     return answered

@@ -58,6 +58,7 @@ class Look:
         requests: that it is working on.
         silence: seconds since anything came from it for one of them.
         cpu_seconds: computed so far, by all its processes.
+        made: what it has made so far, by its own counters; `None` if it does not say.
     """
 
     now: float
@@ -65,6 +66,7 @@ class Look:
     requests: int
     silence: float = 0.0
     cpu_seconds: float = 0.0
+    made: float | None = None
 
 
 class Wellness:
@@ -99,4 +101,5 @@ def _verdict(still: float, patience: float) -> str:
 
 def _works(before: Look, now: Look) -> bool:
     spent = now.cpu_seconds - before.cpu_seconds
-    return spent > BUSY_SHARE * (now.now - before.now)
+    made = now.made is not None and before.made is not None and now.made != before.made
+    return made or spent > BUSY_SHARE * (now.now - before.now)

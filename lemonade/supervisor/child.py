@@ -16,13 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from lemonade.core import events
 from lemonade.core.errors import LemonadeError, SpawnFailed
-from lemonade.core.events import (
-    ChildBecameReady,
-    ChildBecameUnhealthy,
-    ChildEnded,
-    ChildProgressed,
-)
 from lemonade.core.ids import ChildId
 from lemonade.core.logs import LogRecord
 from lemonade.core.process import FOREIGN_SERVER, ExitReport, ProcessSpec, StartStep
@@ -340,7 +335,7 @@ class Child:
             self._tell(Signal.DEADLINE)
 
     def _progressed(self, step: StartStep) -> None:
-        self._around.bus.publish(ChildProgressed(self.id, self.spec.name, step))
+        self._around.bus.publish(events.ChildProgressed(self.id, self.spec.name, step))
         if self._heed_step is not None:
             self._heed_step(step)
 
@@ -349,21 +344,23 @@ class Child:
         match self._state.phase:
             case Phase.READY if self._was_ready:
                 log.info("%s is well again", name)
+                self._around.bus.publish(events.ChildRecovered(self.id, name))
             case Phase.READY:
                 after = self._loop.time() - self._born
                 self._was_ready = True
                 self._deadline = None
                 self._settled.set()
                 log.info("%s is ready after %.1f s (pid %d)", name, after, self._spawned.pid)
-                self._around.bus.publish(ChildBecameReady(self.id, name, after))
+                self._around.bus.publish(events.ChildBecameReady(self.id, name, after))
             case Phase.UNHEALTHY:
                 patience = self.spec.probe.patience
                 log.warning("%s has failed %d probes in a row", name, patience)
-                self._around.bus.publish(ChildBecameUnhealthy(self.id, name))
+                self._around.bus.publish(events.ChildBecameUnhealthy(self.id, name))
             case Phase.STOPPING:
                 self._deadline = None
                 self._settled.set()
                 log.info("%s is being ended (pid %d)", name, self._spawned.pid)
+                self._around.bus.publish(events.ChildStopping(self.id, name))
             case _:
                 pass
 
@@ -526,7 +523,7 @@ class Child:
         self._over.set()
         self._output.remark(f"[the engine {report.sentence()}]")
         log_end(self.spec.name, report, as_wanted=report.expected and not ours)
-        self._around.bus.publish(ChildEnded(self.id, self.spec.name, report))
+        self._around.bus.publish(events.ChildEnded(self.id, self.spec.name, report))
 
     def _abandon(self) -> None:
         """Its task is being torn down: kill what is known, without waiting for anything.

@@ -197,7 +197,10 @@ class Supervisor:
         self._has_children.set()
         log.info("%s is starting (pid %d)", spec.name, spawned.pid)
         log.debug("%s: %s", spec.name, " ".join(spec.shown_argv()))
-        self._bus.publish(ChildSpawned(child.id, spec.name, spawned.pid, spec.endpoint.port))
+        backend = spec.labels.get("backend", "")
+        self._bus.publish(
+            ChildSpawned(child.id, spec.name, spawned.pid, spec.endpoint.port, backend)
+        )
         try:
             await child.recorded()
         except asyncio.CancelledError:

@@ -1,6 +1,7 @@
 """What goes on, in numbers: usage of one request, totals, and the Prometheus page."""
 
 from lemonade.telemetry.exposition import join_pages, relabel
+from lemonade.telemetry.lives import Lives
 from lemonade.telemetry.metrics import CONTENT_TYPE, Metrics
 from lemonade.telemetry.statistics import Statistics, Tally
 from lemonade.telemetry.subjects import HostLoad, LoadedModel
@@ -9,6 +10,7 @@ from lemonade.telemetry.usage import UsageTap
 __all__ = [
     "CONTENT_TYPE",
     "HostLoad",
+    "Lives",
     "LoadedModel",
     "Metrics",
     "Statistics",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from lemonade.telemetry.lives import Lives
 from lemonade.telemetry.statistics import Statistics
 from lemonade.telemetry.subjects import HostLoad, LoadedModel
 
@@ -17,8 +18,11 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """Renders the page. Made by the composition root."""
 
-    def __init__(self, statistics: Statistics, *, version: str) -> None:
+    def __init__(
+        self, statistics: Statistics, *, version: str, lives: Lives | None = None
+    ) -> None:
         self._statistics = statistics
+        self._lives = lives
         self._version = version
         self._failures: dict[str, int] = {}
 
@@ -49,5 +53,6 @@ class Metrics:
             host or HostLoad(),
             limits or {},
             {name: (had, self._failures[name]) for name, had in (scraped or {}).items()},
+            self._lives,
         )
         return page.text()

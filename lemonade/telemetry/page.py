@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from lemonade.telemetry.lives import Lives
 from lemonade.telemetry.statistics import Statistics, Tally
 from lemonade.telemetry.subjects import MODEL_LABELS, HostLoad, LoadedModel
 
@@ -30,7 +31,9 @@ class Page(Collector):
         host: HostLoad,
         limits: Mapping[str, int],
         scraped: Mapping[str, tuple[bool, int]],
+        lives: Lives | None,
     ) -> None:
+        self._lives = lives
         self._statistics = statistics
         self._version = version
         self._models = models
@@ -54,6 +57,7 @@ class Page(Collector):
         yield from self._of_models()
         yield from self._of_scrapes()
         yield from self._totals()
+        yield from self._of_lives()
         yield from self._of_host()
 
     def _server(self) -> Iterator[Metric]:
@@ -143,6 +147,13 @@ class Page(Collector):
             yield CounterMetricFamily(
                 f"lemonade_routing_{name}", f"Routing {name}, since the start.", value=0
             )
+
+    def _of_lives(self) -> Iterator[Metric]:
+        for counter in self._lives.counters() if self._lives is not None else ():
+            family = CounterMetricFamily(counter.name, counter.help, labels=counter.labels)
+            for labels, value in counter.samples.items():
+                family.add_metric(labels, value)
+            yield family
 
     def _of_host(self) -> Iterator[Metric]:
         host = self._host

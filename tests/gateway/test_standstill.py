@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway.vllm_like import vllm_like_catalog
 from tests.serving import Serving, eventually, fake_catalog, fake_model, gone, serving, survivors
 
 
@@ -34,6 +35,46 @@ def test_who_answers_nobody_is_ended_and_loaded_again(server: Serving) -> None:
     assert statuses[0] >= 500, "it was asked a second time, and stood still again"
     assert "it answers nobody and did nothing for 0.4 s" in server.log()
     eventually(lambda: server.loaded() == {}, "it is not loaded any more")
+
+
+@pytest.mark.slow
+def test_whose_counters_rise_is_busy_and_what_they_said_is_in_the_record(home: Path) -> None:
+    page = home / "page.txt"
+    args = f"--answers never --metrics {page}"
+    catalog = vllm_like_catalog(home, {"counting": args})
+    recipe = catalog / "recipes" / "fake.toml"
+    progress = 'progress = ["fake:made_total"]\nmetrics = '
+    recipe.write_text(recipe.read_text().replace("metrics = ", progress, 1))
+    made = 0
+
+    def looked(times: int) -> bool:
+        nonlocal made
+        made += 1
+        fresh = home / "fresh.txt"
+        fresh.write_text(f'# TYPE fake:made_total counter\nfake:made_total{{a="b"}} {made}\n')
+        fresh.replace(page)
+        return server.log().count("nobody has heard of it") >= times
+
+    with serving(home, env={"LEMONADE_CATALOG": str(catalog)}) as server:
+        looked(0)
+        body = {"model_name": "counting", "stall_timeout": 0.4}
+        assert server.post("load", body).status_code == 200
+        pid = server.loaded()["counting"]["pid"]
+        asking = threading.Thread(target=lambda: server.chat("counting"))
+        asking.start()
+        eventually(lambda: looked(3), "it is looked at again and again")
+        assert not gone(pid)
+        eventually(lambda: gone(pid), "it makes nothing any more, and is ended")
+        server.post("unload")
+        asking.join()
+        one = server.get("incidents?model=counting").json()["incidents"][-1]
+        assert (one["kind"], one["how"]) == ("hung", "hang")
+        record = server.get(f"incidents/{one['id']}").json()
+        assert record["metrics"]["samples"] == [f'fake:made_total{{a="b"}} {made}']
+        assert record["memory"]["resident_bytes"] > 1 << 20
+        assert record["process"]["port"] > 0
+        assert record["process"]["stall_timeout"] == 0.4
+        assert isinstance(record["kernel"], list)
 
 
 @pytest.mark.slow

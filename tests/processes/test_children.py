@@ -25,7 +25,9 @@ from lemonade.core.events import (
     ChildBecameReady,
     ChildBecameUnhealthy,
     ChildEnded,
+    ChildRecovered,
     ChildSpawned,
+    ChildStopping,
 )
 from lemonade.core.process import ProbeSpec
 from lemonade.supervisor import Phase, Supervisor
@@ -55,7 +57,7 @@ async def test_a_child_is_started_recorded_used_and_ended(bench: Bench) -> None:
         assert bench.records() == []
         assert await child.stop() is report
     kinds = [type(event) for event in bench.events]
-    assert kinds == [ChildSpawned, ChildBecameReady, ChildEnded]
+    assert kinds == [ChildSpawned, ChildBecameReady, ChildStopping, ChildEnded]
 
 
 async def test_a_child_gets_exactly_its_environment(bench: Bench) -> None:
@@ -159,6 +161,7 @@ async def test_an_unhealthy_child_is_reported_and_may_recover(bench: Bench) -> N
         await until(lambda: child.phase is Phase.READY)
         assert child.report is None
     assert sum(isinstance(event, ChildBecameReady) for event in bench.events) == 1
+    assert sum(isinstance(event, ChildRecovered) for event in bench.events) == 1
 
 
 async def test_a_crash_after_readiness_is_a_failure(bench: Bench) -> None:

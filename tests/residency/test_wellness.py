@@ -32,7 +32,8 @@ def first_verdict(*, requests: int = 0, seconds: int = 2000, **how: object) -> i
         speaks_every = int(str(how.get("speaks_every", 0)))
         silence = float(now % speaks_every if speaks_every else now)
         spent = now * float(str(how.get("share", 0.0)))
-        look = Look(float(now), bool(how.get("healthy")), requests, silence, spent)
+        made = now * float(str(how["makes"])) if "makes" in how else None
+        look = Look(float(now), bool(how.get("healthy")), requests, silence, spent, made)
         if wellness.hangs(look, patience):
             return now
     return None
@@ -53,13 +54,19 @@ def test_an_engine_with_requests_gets_more_time() -> None:
     assert first_verdict(requests=1, patience=0.0) is None
 
 
-@pytest.mark.parametrize("sign", [{"speaks_every": 60}, {"share": 1.0}, {"share": 0.06}])
+@pytest.mark.parametrize(
+    "sign", [{"speaks_every": 60}, {"share": 1.0}, {"share": 0.06}, {"makes": 0.1}]
+)
 def test_a_busy_engine_is_never_ended(sign: dict[str, float]) -> None:
     assert first_verdict(requests=1, **sign) is None
 
 
 def test_what_an_engine_spends_on_probes_is_no_work() -> None:
     assert first_verdict(requests=1, share=0.01) == 300
+
+
+def test_counters_that_stay_are_no_work() -> None:
+    assert first_verdict(requests=1, makes=0.0) == 300
 
 
 def test_a_recovery_begins_anew() -> None:

@@ -45,6 +45,7 @@ from lemonade.gateway.middleware import REQUEST_ID
 from lemonade.hardware import detect, device_memory, real_instruments
 from lemonade.installer import Bundles, Installer, KnownFlags, LatestReleases, Versions
 from lemonade.residency import (
+    AdapterFetching,
     Canary,
     Circuits,
     Failures,
@@ -308,7 +309,14 @@ async def _join(
         )
     )
     fitter = await stack.enter_async_context(
-        Fitter(catalog=catalog, models=registry, adapters=adapters, store=store, pool=pool)
+        Fitter(
+            catalog=catalog,
+            models=registry,
+            adapters=adapters,
+            store=store,
+            fetching=AdapterFetching(downloads, store),
+            pool=pool,
+        )
     )
     statistics = Statistics(bus)
     parts = Parts(

@@ -36,12 +36,15 @@ class Adapter:
         path: absolute, of a file or a folder.
         scale: by how much it is applied.
         rank: of its matrices; 0 when the file does not say.
+        checkpoint: where it was fetched from, `owner/repo` or `owner/repo:variant`; empty if the
+            path is the operator's own.
     """
 
     name: str
     path: Path
     scale: float = 1.0
     rank: int = 0
+    checkpoint: str = ""
 
 
 class AdapterRegistry:
@@ -57,6 +60,16 @@ class AdapterRegistry:
     def of(self, canonical: str) -> Mapping[str, Adapter]:
         """The adapters of a model, by name."""
         return self._all.get(canonical, {})
+
+    def all(self) -> tuple[tuple[ModelSpec, Adapter], ...]:
+        """Every adapter with its model; those of models that are gone are left out."""
+        specs = {spec.canonical_name: spec for spec in self._models.all()}
+        return tuple(
+            (specs[canonical], adapter)
+            for canonical, table in self._all.items()
+            if canonical in specs
+            for adapter in table.values()
+        )
 
     def split(self, name: str) -> tuple[str, Adapter | None]:
         """The model and the adapter that a client means by `base` or `base:adapter`.
@@ -132,6 +145,7 @@ class AdapterRegistry:
         with self._writing, changing(self._file):
             document = dict(self._read())
             entry = {"path": str(adapter.path), "scale": adapter.scale, "rank": adapter.rank}
+            entry |= {"checkpoint": adapter.checkpoint} if adapter.checkpoint else {}
             document[canonical] = {**_table(document.get(canonical)), adapter.name: entry}
             self._write(document)
 
@@ -181,4 +195,11 @@ def _adapter(name: str, entry: object) -> Adapter | None:
         return None
     number = isinstance(scale, int | float) and not isinstance(scale, bool)
     whole = isinstance(rank, int) and not isinstance(rank, bool) and rank > 0
-    return Adapter(name, Path(path), float(scale) if number else 1.0, rank if whole else 0)
+    checkpoint = fields.get("checkpoint")
+    return Adapter(
+        name,
+        Path(path),
+        float(scale) if number else 1.0,
+        rank if whole else 0,
+        checkpoint if isinstance(checkpoint, str) else "",
+    )

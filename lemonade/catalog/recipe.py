@@ -234,6 +234,7 @@ class ArgvSpec(Declared):
         speculative: flag that is given a family's `speculative_config`; empty if there is none.
         order: the flags that come first, in this order, where Lemonade gives them.
         abbreviates: whether the engine takes the beginning of a flag for the flag.
+        files: flags that name a file which has to be there; several have commas between them.
         joined_values: whether it understands `--flag=value`. One that does not takes the next word
             for the value, whatever that looks like.
     """
@@ -254,6 +255,7 @@ class ArgvSpec(Declared):
     speculative: str = ""
     order: tuple[str, ...] = ()
     abbreviates: bool = False
+    files: tuple[str, ...] = ()
     joined_values: bool = True
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -10,6 +12,8 @@ from lemonade.cli.command import Command, Group
 from lemonade.cli.render import Column, out, write_json, write_table
 from lemonade.cli.session import Session, pass_session
 from lemonade.core.inference import JsonObject
+
+_REPOSITORY: Final = re.compile(r"(https?://\S+|[\w-][\w.-]*/[\w-][\w.-]*(:[^:]+)?)\Z", re.ASCII)
 
 
 @click.group(cls=Group)
@@ -61,12 +65,20 @@ def load_adapter(session: Session, model: str, name: str, path: str, scale: floa
     """Put an adapter upon a model.
 
     PATH is on the server's machine: a GGUF file for llama.cpp, a folder with adapter_config.json
-    for vLLM. The server keeps it in mind for all later loads of the model.
+    for vLLM. What is no path and reads like owner/repo or owner/repo:FILE is fetched from the hub.
+    The server keeps it in mind for all later loads of the model.
     """
-    body: dict[str, object] = {"action": "load", "name": name, "path": str(Path(path).absolute())}
+    body: dict[str, object] = {"action": "load", "name": name, **_where(path)}
     if scale is not None:
         body["scale"] = scale
     _change(session, model, body)
+
+
+def _where(text: str) -> dict[str, str]:
+    path = Path(text).expanduser()
+    if _REPOSITORY.match(text) and not path.exists():
+        return {"checkpoint": text}
+    return {"path": str(path.absolute())}
 
 
 @adapters.command("scale", cls=Command)

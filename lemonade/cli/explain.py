@@ -49,6 +49,7 @@ def show(answer: JsonObject) -> None:
     for heading, lines in (
         ("", _command(answer)),
         ("Environment", _environment(answer.get("environment") or ())),
+        ("Adapter", _adapter(answer.get("adapter") or {})),
         ("Backends", _backends(answer.get("candidates") or ())),
         ("Context", _context(answer.get("context") or {})),
         ("Place", _place(answer.get("placement") or {})),
@@ -94,6 +95,16 @@ def _backends(candidates: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         mark = "*" if one["chosen"] else " "
         state = "installed" if one["installed"] else ""
         yield f"{mark} {one['backend']:<20}{state:<11}{one['because']}"
+
+
+def _adapter(adapter: Mapping[str, Any]) -> Iterator[str]:
+    """The one that was named; the command line is that of its model."""
+    if adapter:
+        of = f" (of {adapter['checkpoint']})" if adapter.get("checkpoint") else ""
+        yield f"{adapter['id']} is {adapter['path']}{of}, applied by {adapter['scale']:g}."
+        yield "The running engine has it." if adapter.get("loaded") else "No engine has it now."
+        if adapter.get("problem"):
+            yield str(adapter["problem"])
 
 
 def _context(context: Mapping[str, Any]) -> Iterator[str]:

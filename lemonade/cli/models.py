@@ -55,10 +55,14 @@ def load(
 def unload(session: Session, model: str | None) -> None:
     """Unload a model, or all.
 
-    Requests that it is answering are finished first.
+    Requests that it is answering are finished first. MODEL:NAME takes an adapter away, and leaves
+    the model.
     """
     out(f"Unloading model: {model}" if model else "Unloading all models")
-    session.client().unload(model)
+    reply = session.client().unload(model)
+    if reply.get("effect"):
+        out(str(reply.get("message")))
+        return
     out(f"Model unloaded successfully: {model}" if model else "All models unloaded successfully.")
 
 
@@ -68,10 +72,14 @@ def unload(session: Session, model: str | None) -> None:
 def delete(session: Session, model: str) -> None:
     """Delete a model from this machine.
 
-    Files that another model uses stay.
+    Files that another model uses stay. MODEL:NAME takes an adapter away, and deletes what was
+    fetched for it.
     """
     out(f"Deleting model: {model}")
-    session.client().delete(model)
+    reply = session.client().delete(model)
+    if reply.get("effect"):
+        out(str(reply.get("message")))
+        return
     out(f"Model deleted successfully: {model}")
 
 

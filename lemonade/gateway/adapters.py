@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +18,11 @@ from lemonade.gateway.bodies import field, read_object
 from lemonade.gateway.errors import json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Access, Route
+from lemonade.planning import split_checkpoint
 from lemonade.residency import Change, Effect, Resident
 
 _ACTIONS: Final = ("load", "scale", "unload")
+_REPOSITORY: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*\Z", re.ASCII)
 
 
 def adapter_routes() -> tuple[Route, ...]:
@@ -94,16 +97,29 @@ async def _change(parts: Parts, model: str, action: str, name: str, body: JsonOb
             f"There is no action {action[:40]!a}.",
             remedy=f"Send one of {', '.join(_ACTIONS)}.",
         )
-    path = field(body, "path", str)
+    scale = _scale(body)
+    adapter = Adapter(name, Path("/"), 1.0 if scale is None else scale)
+    path, checkpoint = field(body, "path", str), field(body, "checkpoint", str)
+    if checkpoint is not None:
+        if path is not None:
+            raise MalformedRequest("An adapter has a 'path' or a 'checkpoint', not both.")
+        repository, variant = split_checkpoint(checkpoint)
+        if not _REPOSITORY.match(repository) or not checkpoint.isprintable():
+            raise MalformedRequest(
+                f"{checkpoint[:60]!a} does not name a repository.",
+                remedy="Write owner/repo, or owner/repo:FILE for one file of it.",
+                facts={"field": "checkpoint"},
+            )
+        whole = f"{repository}:{variant}" if variant else repository
+        return await parts.fitter.load(model, replace(adapter, checkpoint=whole))
     if path is None or not Path(path).is_absolute() or not path.isprintable():
         raise MalformedRequest(
             "The field 'path' must be an absolute path on the server's machine.",
-            remedy="It names a GGUF file or a folder with adapter_config.json.",
+            remedy="It names a GGUF file or a folder with adapter_config.json; 'checkpoint' names "
+            "a repository of the hub.",
             facts={"field": "path"},
         )
-    scale = _scale(body)
-    adapter = Adapter(name, Path(path), 1.0 if scale is None else scale)
-    return await parts.fitter.load(model, adapter)
+    return await parts.fitter.load(model, replace(adapter, path=Path(path)))
 
 
 def _scale(body: JsonObject) -> float | None:
@@ -125,11 +141,27 @@ def describe_adapter(parts: Parts, spec: ModelSpec, adapter: Adapter) -> dict[st
         "scale": adapter.scale,
         "loaded": parts.fitter.fitted(spec, adapter.name) is not None,
     }
+    if adapter.checkpoint:
+        row["checkpoint"] = adapter.checkpoint
     resident = parts.pool.find(spec.canonical_name)
     there = None if resident is None else resident.adapters.get(adapter.name)
     if there is not None and there.problem:
         row["problem"] = there.problem
     return row
+
+
+async def forget_adapter(
+    parts: Parts, name: str, base: str, adapter: Adapter, *, files: bool = False
+) -> JsonObject:
+    """Take the adapter `base:adapter` away, which leaves the model; the answer to that."""
+    deed = parts.fitter.delete if files else parts.fitter.unload
+    change = await deed(base, adapter.name)
+    return {
+        "status": "success",
+        "message": change.message,
+        "model_name": name,
+        "effect": change.effect,
+    }
 
 
 def adapter_rows(parts: Parts, spec: ModelSpec, base: JsonObject) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from lemonade.catalog import OptionSpec
 from lemonade.core.errors import MalformedRequest
 from lemonade.core.inference import JsonObject
 from lemonade.core.process import REDACTED
+from lemonade.gateway.adapters import describe_adapter
 from lemonade.gateway.bodies import read_object
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response
 from lemonade.gateway.parts import Parts, parts_of
@@ -31,7 +32,8 @@ def explain_routes() -> tuple[Route, ...]:
 async def explain_query(request: web.Request) -> web.Response:
     """What loading it would do; options as a query: `?ctx_size=4096`. Nothing is done."""
     parts = parts_of(request)
-    spec = parts.registry.resolve(_name(request))
+    base, _ = parts.adapters.split(_name(request))
+    spec = parts.registry.resolve(base)
     known = {option.name: option for option in parts.catalog.recipe(spec.recipe).option}
     options = {key: _typed(text, known.get(key)) for key, text in request.query.items()}
     return await _answer(request, parts, options)
@@ -50,10 +52,11 @@ def _name(request: web.Request) -> str:
 
 
 async def _answer(request: web.Request, parts: Parts, options: JsonObject) -> web.Response:
-    name = _name(request)
+    base, adapter = parts.adapters.split(_name(request))
     settings = parts.configuration.settings
-    found = await explain(parts.loader, parts.pool, name, LoadRequest(options), settings)
-    return json_response(_described(found))
+    found = await explain(parts.loader, parts.pool, base, LoadRequest(options), settings)
+    chosen = {} if adapter is None else describe_adapter(parts, found.plan.spec, adapter)
+    return json_response({**_described(found), **({"adapter": chosen} if chosen else {})})
 
 
 def _typed(text: str, option: OptionSpec | None) -> object:

@@ -14,6 +14,7 @@ from lemonade.core.errors import LemonadeError, MalformedRequest, NotLoaded
 from lemonade.core.inference import JsonObject, ModelType
 from lemonade.core.progress import ProgressListener
 from lemonade.dialects import render_error
+from lemonade.gateway.adapters import forget_adapter
 from lemonade.gateway.bodies import field, flag, model_name, read_object
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
@@ -204,15 +205,20 @@ async def unload(request: web.Request) -> web.Response:
         raise MalformedRequest(
             error.message, remedy="Send an empty body to unload everything."
         ) from error
+    answer: JsonObject
     if body.get("model_name") is None and body.get("model") is None:
         leaving = parts.pool.residents()
         await parts.pool.unload_where(lambda _: True, "everything was unloaded on request")
         answer = {"status": "success", "message": "All models unloaded."}
     else:
         name = model_name(body, "model_name", "model")
-        key = parts.registry.resolve(name).canonical_name
+        base, adapter = parts.adapters.split(name)
+        if adapter is not None:
+            forgotten = await forget_adapter(parts, name, base, adapter)
+            return json_response({**forgotten, **_given_back(())})
+        key = parts.registry.resolve(base).canonical_name
         leaving = tuple(one for one in parts.pool.residents() if one.key == key)
-        await parts.pool.unload(name)
+        await parts.pool.unload(base)
         answer = {"status": "success", "message": f"Unloaded model: {name}", "model_name": name}
     took = round(time.monotonic() - begin, 3)
     return json_response({**answer, "took_s": took, **_given_back(leaving)})
@@ -241,7 +247,8 @@ async def pin(request: web.Request) -> web.Response:
     wanted = field(body, "pinned", bool)
     if wanted is None:
         raise MalformedRequest("The field 'pinned' is missing: send true or false.")
-    parts.pool.pin(name, pinned=wanted)
+    base, _ = parts.adapters.split(name)  # an adapter stays with its model
+    parts.pool.pin(base, pinned=wanted)
     return json_response({"status": "success", "model_name": name, "pinned": wanted})
 
 

@@ -23,14 +23,14 @@ from lemonade.core.errors import (
 from lemonade.core.events import ModelDeleted
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import ProgressListener
-from lemonade.gateway.adapters import adapter_row, adapter_rows
+from lemonade.gateway.adapters import adapter_row, adapter_rows, forget_adapter
 from lemonade.gateway.bodies import flag, model_name, read_object
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Route
 from lemonade.planning import check_options, known_options
-from lemonade.residency import Availability
+from lemonade.residency import Availability, as_model
 
 CREATED: Final = 1234567890
 """What Lemonade has always answered as a model's `created`; clients compare it with nothing."""
@@ -252,17 +252,24 @@ async def delete(request: web.Request) -> web.Response:
     parts = parts_of(request)
     body = await read_object(request)
     name = model_name(body, "model", "model_name")
-    spec = parts.registry.resolve(name)
+    base, adapter = parts.adapters.split(name)
+    if adapter is not None:
+        return json_response(await forget_adapter(parts, name, base, adapter, files=True))
+    spec = parts.registry.resolve(base)
     parts.store.check_deletable(spec)
     with suppress(NotLoaded):
         await parts.pool.unload(spec.canonical_name)
     # A server that shares the folder may know models that we have not heard of, with our files.
     await asyncio.to_thread(parts.registry.refresh)
     others = tuple(other for other in parts.registry.all() if other != spec)
-    await parts.downloads.delete(spec, others)
+    fetched = [as_model(*one) for one in parts.adapters.all() if one[1].checkpoint]
+    adapters = tuple(parts.adapters.of(spec.canonical_name).values())
+    await parts.downloads.delete(spec, (*others, *fetched))
+    await asyncio.to_thread(parts.adapters.erase, spec.canonical_name)
     if spec.origin == "user":
         await _forget(parts, spec)
+    for one in adapters:
+        await parts.fitter.drop(spec, one)
     await asyncio.to_thread(parts.saved_options.erase, spec.canonical_name)
-    await asyncio.to_thread(parts.adapters.erase, spec.canonical_name)
     parts.bus.publish(ModelDeleted(name))
     return json_response({"status": "success", "message": f"Deleted model: {name}"})

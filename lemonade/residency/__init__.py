@@ -1,5 +1,6 @@
 """Which models are loaded, and who may use them."""
 
+from lemonade.residency.adapter_fetching import AdapterFetching, as_model
 from lemonade.residency.adapters import Change, Effect, Fitter
 from lemonade.residency.availability import Availability
 from lemonade.residency.canary import Canary
@@ -21,6 +22,7 @@ from lemonade.residency.swapping import Swapper
 from lemonade.residency.wishes import LoadRequest
 
 __all__ = [
+    "AdapterFetching",
     "Availability",
     "Canary",
     "Change",
@@ -47,6 +49,7 @@ __all__ = [
     "Resident",
     "Selections",
     "Swapper",
+    "as_model",
     "crash_policy",
     "explain",
     "hang_policy",

@@ -30,6 +30,7 @@ from lemonade.core.errors import AdapterUnsupported, LemonadeError, ShuttingDown
 from lemonade.core.records import dataclass
 from lemonade.jobs import TaskOwner
 from lemonade.planning import rank_for, takes_more
+from lemonade.residency.adapter_fetching import AdapterFetching, as_model
 from lemonade.residency.fitted import Fitted, free_handle, tell
 from lemonade.residency.pool import Pool
 from lemonade.residency.resident import Lease, Phase, Resident
@@ -88,6 +89,7 @@ class Fitter(TaskOwner):
         models: ModelRegistry,
         adapters: AdapterRegistry,
         store: ModelStore,
+        fetching: AdapterFetching,
         pool: Pool,
     ) -> None:
         super().__init__()
@@ -95,6 +97,7 @@ class Fitter(TaskOwner):
         self._models = models
         self._adapters = adapters
         self._store = store
+        self._fetching = fetching
         self._pool = pool
         self._turns: dict[str, _Turn] = {}
 
@@ -118,8 +121,10 @@ class Fitter(TaskOwner):
         self._check_scale(spec, how, wanted.scale)
 
         async def deed() -> Change:
-            facts = await asyncio.to_thread(self._inspect, spec, how, wanted.path)
-            adapter = replace(wanted, rank=facts.rank)
+            recipe = self._catalog.recipe(spec.recipe)
+            adapter = await self._fetching.fetched(spec, recipe, wanted)
+            facts = await asyncio.to_thread(self._inspect, spec, how, adapter.path)
+            adapter = replace(adapter, rank=facts.rank)
             rank_for(how, [adapter])
             return await self._load(spec, how, adapter, facts.stamp)
 
@@ -161,6 +166,28 @@ class Fitter(TaskOwner):
             return await self._unload(spec, name)
 
         return await self._in_turn(spec.canonical_name, deed)
+
+    async def delete(self, model: str, name: str) -> Change:
+        """The same, and remove what was fetched for it and nobody else uses.
+
+        Raises:
+            UnknownModel: there is no such model or adapter.
+            NotDeletable, CheckpointError: it is forgotten, and its files are still here.
+        """
+        spec = self._models.resolve(model)
+        adapter = self._known(spec, name)
+        change = await self.unload(model, name)
+        await self.drop(spec, adapter)
+        return change
+
+    async def drop(self, spec: ModelSpec, adapter: Adapter) -> None:
+        """Remove what was fetched for an adapter that is forgotten.
+
+        Raises:
+            NotDeletable, CheckpointError: its files are still here.
+        """
+        others = [as_model(*one) for one in self._adapters.all() if one[1].checkpoint]
+        await self._fetching.drop(spec, adapter, (*self._models.all(), *others))
 
     def fitted(self, spec: ModelSpec, name: str) -> Fitted | None:
         """The adapter as the model's engine has it; `None` if no engine has."""

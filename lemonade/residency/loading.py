@@ -67,6 +67,7 @@ from lemonade.planning import (
 )
 from lemonade.residency.availability import Availability
 from lemonade.residency.holding import Holding, hold
+from lemonade.residency.named_files import check_named_files
 from lemonade.residency.placement import Instance, Placement, PortLease
 from lemonade.residency.selections import Selections
 from lemonade.residency.wishes import LoadRequest
@@ -276,10 +277,11 @@ class Loader:
             What whoever asked for the load should know.
 
         Raises:
-            BadArgument: the engine has no such argument.
+            BadArgument: the engine has no such argument, or one names a file that is not there.
         """
         spec = plan.recipe.help
         users = [a for a in plan.options.arguments.arguments if a.origin in _PEOPLE]
+        await asyncio.to_thread(check_named_files, users, plan.recipe)
         if spec is None or not users:
             return ()
         if bundle is None:

@@ -6,12 +6,13 @@ from lemonade.supervisor.health import Probe
 from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
 from lemonade.supervisor.journal import Follower, Journal, JournalHandler
 from lemonade.supervisor.ports import PortLease
+from lemonade.supervisor.processes import ask_for_parent_death_signal
 from lemonade.supervisor.reaper import Account, foretell, reap_ledger
 from lemonade.supervisor.states import Phase
 from lemonade.supervisor.supervisor import Supervisor
 
 __all__ = [
     "Account", "Child", "Delegation", "Follower", "Journal", "JournalHandler", "LedgerEntry",
-    "Phase", "PortLease", "Probe", "Supervisor", "find_delegation", "foretell", "inspect_ledger",
-    "reap_ledger",
+    "Phase", "PortLease", "Probe", "Supervisor", "ask_for_parent_death_signal",
+    "find_delegation", "foretell", "inspect_ledger", "reap_ledger",
 ]  # fmt: skip

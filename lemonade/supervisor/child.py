@@ -76,7 +76,7 @@ class Child:
         self.started_at = time.time()
         self._around = around
         self._spawned = spawned
-        self._family = Family(spawned.identity, spawned.pipe_inode, spawned.leaf)
+        self._family = Family(spawned.identity, spawned.pipe_inode, child, spawned.leaf)
         self._output = Output(
             spec.name,
             spec.secrets,

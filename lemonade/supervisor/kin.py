@@ -1,11 +1,11 @@
 """Whose process is this: the family of one child, recognised by what a process cannot shed.
 
 A descendant may rename itself, start another session, lose its parent and rewrite what it shows as
-its environment. It is recognised by any one of five things: it is in the child's session, which
+its environment. It is recognised by any one of six things: it is in the child's session, which
 is named after a pid that we have not given back; it has been noted before, by pid and start time;
-its parent is family; it is an orphan that can still write to the child's output pipe; or it is in
-the cgroup that was made for the child, where there is one. Names, command lines and environments
-are never asked.
+its parent is family; it is an orphan that can still write to the child's output pipe, or has kept
+the child's random id in its environment; or it is in the cgroup that was made for the child, where
+there is one. Names and command lines are never asked.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lemonade.supervisor.leaf import Leaf
 from lemonade.supervisor.processes import (
     Identity,
     ProcessFacts,
+    carries,
     executable_of,
     holds_pipe_end,
     pids,
@@ -48,10 +49,13 @@ class Family:
     collected: then the numbers mean nothing any more. Changed in one thread only (`Beside.proc`).
     """
 
-    def __init__(self, leader: Identity, pipe_inode: int, leaf: Leaf | None = None) -> None:
+    def __init__(
+        self, leader: Identity, pipe_inode: int, child: str, leaf: Leaf | None = None
+    ) -> None:
         self.leader = leader
         self.leaf = leaf
         self._pipe_inode = pipe_inode
+        self._child = child
         self._noted: dict[int, Descendant] = {}
         self._executables: dict[str, None] = {}
         self._ever: set[int] = {leader.pid}
@@ -184,7 +188,7 @@ class Family:
             return True
         if facts.dead or facts.parent not in (own, _INIT):
             return False
-        return holds_pipe_end(facts.pid, self._pipe_inode)
+        return holds_pipe_end(facts.pid, self._pipe_inode) or carries(facts.pid, self._child)
 
 
 def _is_nobodys(pid: int) -> bool:

@@ -21,6 +21,9 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 _PROC: Final = "/proc"
+
+CHILD_VARIABLE: Final = "LEMONADE_CHILD"
+"""In the environment of every child: its id, a random word that all it starts inherits."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -239,6 +242,23 @@ def holds_pipe_end(pid: int, inode: int) -> bool:
         target == f"pipe:[{inode}]" and _opened_for_writing(pid, number)
         for number, target in _descriptors(pid)
     )
+
+
+def carries(pid: int, child: str) -> bool:
+    """Whether the process has the id of that child in the environment it was started with.
+
+    What rewrites its environment can only lose it.
+
+    Raises:
+        OSError: we may open nothing more.
+    """
+    try:
+        environment = Path(f"{_PROC}/{pid}/environ").read_bytes()
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
+        return False
+    return f"{CHILD_VARIABLE}={child}".encode() in environment.split(b"\0")
 
 
 def sockets_of(pid: int) -> frozenset[int] | None:

@@ -1,10 +1,11 @@
 """Which processes a record of the ledger proves to be its own, and which only look like it.
 
 A record names suspects. A process belongs to it only if it is the recorded user's, *and* it is the
-recorded process or descendant (pid and start time) or in the recorded session, *and* it runs a
-program recorded for it or one under the recorded directory. Whatever is in the cgroup that was
-made for the record was put there. Descendants of such a process belong to it. Whatever does not
-match is a stranger: its number has come to mean somebody else.
+recorded process or descendant (pid and start time), in the recorded session or has the child's
+random id in its environment, *and* it runs a program recorded for it or one under the recorded
+directory. Whatever is in the cgroup that was made for the record was put there. Descendants of
+such a process belong to it. Whatever does not match is a stranger: its number has come to mean
+somebody else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from typing import Final
 from lemonade.core.records import dataclass
 from lemonade.supervisor.grove import recorded_leaf
 from lemonade.supervisor.ledger import Record
-from lemonade.supervisor.processes import ProcessFacts, executable_of, read_process, scan, user_of
+from lemonade.supervisor.processes import (
+    ProcessFacts,
+    carries,
+    executable_of,
+    read_process,
+    scan,
+    user_of,
+)
 
 _SHARED: Final = frozenset(
     ("/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin", "/usr/local", "/usr/local/bin", "/opt")
@@ -115,6 +123,8 @@ def _is_suspected(
 ) -> bool:
     noted = {known.identity for known in record.descendants} | {record.leader}
     if facts.identity in noted:
+        return True
+    if facts.start_ticks >= record.leader.start_ticks and carries(facts.pid, record.child):
         return True
     if facts.session != record.leader.pid or facts.session in protected:
         return False

@@ -1,9 +1,9 @@
 """How a child comes into being: the one place of the server that starts a program.
 
-A child leads a session of its own, has exactly the environment of its `ProcessSpec`, reads nothing
-(`/dev/null`) and writes stdout and stderr into one pipe, so that its lines keep their order. It is
-killed by the kernel when the thread that forked it ends; that is why only the main thread, which
-lives as long as the server, may spawn.
+A child leads a session of its own, has the environment of its `ProcessSpec` and its id, reads
+nothing (`/dev/null`) and writes stdout and stderr into one pipe, so that its lines keep their
+order. It is killed by the kernel when the thread that forked it ends; that is why only the main
+thread, which lives as long as the server, may spawn.
 
 The child is not collected before the sweep is over: as long as it is a zombie its pid, its group
 and its session cannot come to mean somebody else's.
@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import SpawnFailed
+from lemonade.core.ids import ChildId
 from lemonade.core.process import ProcessSpec
 from lemonade.core.records import dataclass
 from lemonade.supervisor.leaf import Leaf, enter
 from lemonade.supervisor.limits import ready_limits
 from lemonade.supervisor.processes import (
+    CHILD_VARIABLE,
     Identity,
     ask_for_parent_death_signal,
     read_process,
@@ -147,11 +149,12 @@ class Spawned:
         return True
 
 
-def spawn(spec: ProcessSpec, leaf: Leaf | None = None) -> Spawned:
+def spawn(spec: ProcessSpec, child: ChildId, leaf: Leaf | None = None) -> Spawned:
     """Start the program of `spec`. Blocks for the milliseconds between fork and exec.
 
     Args:
         spec: what to start.
+        child: in its environment, by which what it starts is recognised.
         leaf: the cgroup to make for it, if that can be had.
 
     Raises:
@@ -171,7 +174,7 @@ def spawn(spec: ProcessSpec, leaf: Leaf | None = None) -> Spawned:
     try:
         popen = subprocess.Popen(
             spec.argv,
-            env=dict(spec.env),
+            env={**spec.env, CHILD_VARIABLE: child},
             cwd=spec.cwd,
             stdin=subprocess.DEVNULL,
             stdout=writing,

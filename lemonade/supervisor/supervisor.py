@@ -183,7 +183,7 @@ class Supervisor:
                 remedy="Try again when it runs.",
             )
         number, grove = _child_id(spec.name), self._around.grove
-        spawned = spawn(spec, grove.leaf(number) if grove is not None else None)
+        spawned = spawn(spec, number, grove.leaf(number) if grove is not None else None)
         try:
             child = Child(number, spec, probe, spawned, self._around)
             self._group.create_task(self._own(child), name=f"child {child.id}")

@@ -18,6 +18,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from lemonade.core.bus import Bus
 from lemonade.core.events import Event
+from lemonade.core.ids import ChildId
 from lemonade.core.process import Endpoint, ProbeSpec, ProcessSpec, StopPolicy
 from lemonade.supervisor import Child, Supervisor
 from lemonade.supervisor.delegation import Delegation, find_delegation
@@ -26,6 +27,7 @@ from lemonade.supervisor.processes import ProcessFacts, read_process, scan
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 FAKE_ENGINE = PROGRAMS / "fake_engine.py"
 MARK = "SUPERVISION_TEST"
+CHILD = ChildId("tiny-0")
 PATIENCE = 15.0
 
 

@@ -60,11 +60,11 @@ async def test_a_child_is_started_recorded_used_and_ended(bench: Bench) -> None:
     assert kinds == [ChildSpawned, ChildBecameReady, ChildStopping, ChildEnded]
 
 
-async def test_a_child_gets_exactly_its_environment(bench: Bench) -> None:
+async def test_a_child_gets_exactly_its_environment_and_its_id(bench: Bench) -> None:
     async with bench.supervisor() as supervisor:
         child = await bench.ready(supervisor)
         environ = Path(f"/proc/{child.pid}/environ").read_bytes()
-    assert environ == f"{MARK}={bench.mark}\0".encode()
+    assert environ == f"{MARK}={bench.mark}\0LEMONADE_CHILD={child.id}\0".encode()
 
 
 async def test_a_child_has_no_descriptor_of_ours(bench: Bench) -> None:

@@ -53,6 +53,21 @@ async def test_a_killed_server_leaves_nothing(bench: Bench, switches: tuple[str,
     assert bench.records() == []
 
 
+@pytest.mark.slow
+async def test_what_was_started_a_moment_before_is_ended_too(bench: Bench) -> None:
+    """It is in no record, and neither session, parent nor output show whose it is."""
+    habits = ("--double-fork", "--engine-escapes", "--engine-ignores-term", "--engine-is-silent")
+    with router(bench, "--guarded", "--unnoticed", *habits) as (process, said):
+        await until(lambda: guardians(bench.ledger) != [])
+        [core] = said["descendants"]
+        assert alive(core)
+        process.kill()
+        process.wait()
+        await until(lambda: not alive(core))
+        await until(lambda: not guardians(bench.ledger))
+    assert bench.records() == []
+
+
 async def test_in_order_the_guardian_just_leaves(bench: Bench) -> None:
     async with bench.supervisor(guarded=True) as supervisor:
         assert guardians(bench.ledger) == [], "nobody to guard yet"

@@ -1,4 +1,4 @@
-"""Each of the four things by which a descendant is known is enough, alone."""
+"""Each of the five things by which a descendant is known is enough, alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from lemonade.core.ids import ChildId
 from lemonade.supervisor.kin import Census, Family
 from lemonade.supervisor.processes import become_subreaper, is_alive, read_process
 from lemonade.supervisor.spawn import Spawned, spawn
-from tests.processes.conftest import PATIENCE, Bench
+from tests.processes.conftest import CHILD, PATIENCE, Bench
 
+NOBODYS = ChildId("tiny-1")
 MARKS = {
     "its session": ("--double-fork", "--engine-is-silent"),
     "its parent": ("--engine-escapes", "--engine-is-silent"),
@@ -27,7 +29,7 @@ MARKS = {
 def engine(bench: Bench, *switches: str) -> Iterator[tuple[Spawned, int]]:
     """A fake engine that nobody supervises, and the pid of its engine core."""
     become_subreaper()
-    spawned = spawn(bench.spec(0, "--spawn-engine", *switches))
+    spawned = spawn(bench.spec(0, "--spawn-engine", *switches), CHILD)
     os.set_blocking(spawned.output, True)
     said = b""
     while b"listening" not in said or b"engine-core" not in said:
@@ -36,7 +38,7 @@ def engine(bench: Bench, *switches: str) -> Iterator[tuple[Spawned, int]]:
     try:
         yield spawned, core
     finally:
-        family = Family(spawned.identity, spawned.pipe_inode)
+        family = Family(spawned.identity, spawned.pipe_inode, CHILD)
         while living := family.living():  # a killed process takes a moment to be gone
             for facts in living:
                 os.kill(facts.pid, signal.SIGKILL)
@@ -48,25 +50,43 @@ def engine(bench: Bench, *switches: str) -> Iterator[tuple[Spawned, int]]:
 @pytest.mark.parametrize("switches", MARKS.values(), ids=MARKS.keys())
 def test_kin_is_recognised(bench: Bench, switches: tuple[str, ...]) -> None:
     with engine(bench, *switches) as (spawned, core):
-        family = Family(spawned.identity, spawned.pipe_inode)
+        family = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
         living = {facts.pid for facts in family.living()}
         assert core in living
         assert len(living) == 1 + ("--engine-has-worker" in switches)
         assert {known.identity.pid for known in family.descendants()} == living
 
 
+def test_an_orphan_is_recognised_by_what_it_was_started_with(bench: Bench) -> None:
+    """It has left the session, lost its parent and closed its output before anybody looked."""
+    with engine(bench, "--double-fork", "--engine-escapes", "--engine-is-silent") as (
+        spawned,
+        core,
+    ):
+        limit = time.monotonic() + PATIENCE  # it may still be closing its output
+        stranger = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
+        while stranger.living() and time.monotonic() < limit:
+            stranger = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
+        assert not stranger.living()
+        family = Family(spawned.identity, spawned.pipe_inode, CHILD)
+        assert [facts.pid for facts in family.living()] == [core]
+
+
 def test_what_was_noted_stays_kin_when_nothing_else_is_left(bench: Bench) -> None:
     with engine(bench, "--engine-escapes", "--engine-is-silent") as (spawned, core):
-        family = Family(spawned.identity, spawned.pipe_inode)
+        family = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
         family.note(Census().newcomers())
         spawned.signal_group(signal.SIGKILL)
         while spawned.ending() is None:
             pass
         assert [facts.pid for facts in family.living()] == [core]
         limit = time.monotonic() + PATIENCE  # it may still be closing its output
-        while Family(spawned.identity, spawned.pipe_inode).living() and time.monotonic() < limit:
+        while (
+            Family(spawned.identity, spawned.pipe_inode, NOBODYS).living()
+            and time.monotonic() < limit
+        ):
             time.sleep(0.01)
-        assert not Family(spawned.identity, spawned.pipe_inode).living()
+        assert not Family(spawned.identity, spawned.pipe_inode, NOBODYS).living()
         while family.living():
             os.kill(core, signal.SIGKILL)
 
@@ -78,7 +98,7 @@ def test_reading_the_output_does_not_make_kin(bench: Bench) -> None:
         if stranger == 0:
             signal.pause()
             os._exit(0)
-        family = Family(spawned.identity, spawned.pipe_inode)
+        family = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
         assert [facts.pid for facts in family.living()] == [core]
         os.kill(stranger, signal.SIGKILL)
         os.waitpid(stranger, 0)

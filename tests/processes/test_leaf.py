@@ -25,7 +25,7 @@ from lemonade.supervisor.ledger import Owner
 from lemonade.supervisor.processes import own_identity
 from lemonade.supervisor.reaper import foretell, reap_ledger
 from lemonade.supervisor.spawn import spawn
-from tests.processes.conftest import MARK, PATIENCE, Bench, alive, pid_said, post, until
+from tests.processes.conftest import CHILD, MARK, PATIENCE, Bench, alive, pid_said, post, until
 from tests.processes.test_guardian import guardians
 from tests.processes.test_reaper import NOBODY, PROGRAM, record_of, router
 
@@ -94,11 +94,11 @@ async def test_what_hides_from_everything_is_in_it(
 
 
 def test_it_is_enough_to_be_recognised(bench: Bench, leaf: Leaf) -> None:
-    spawned = spawn(bench.spec(0), leaf)
+    spawned = spawn(bench.spec(0), CHILD, leaf)
     stranger = subprocess.Popen(PROGRAM, env={MARK: bench.mark}, start_new_session=True)
     entrance = os.open(leaf.path / "cgroup.procs", os.O_WRONLY)
     try:
-        family = Family(spawned.identity, spawned.pipe_inode, spawned.leaf)
+        family = Family(spawned.identity, spawned.pipe_inode, CHILD, spawned.leaf)
         assert family.living() == ()
         os.write(entrance, str(stranger.pid).encode())
         assert [facts.pid for facts in family.living()] == [stranger.pid]
@@ -130,7 +130,7 @@ def test_those_in_a_cgroup_below_it_are_ended_too(leaf: Leaf, mark: str) -> None
 def test_where_there_are_no_cgroups_a_child_goes_without(tmp_path: Path, bench: Bench) -> None:
     """An ordinary folder can be made, but is none."""
     missing = Leaf(tmp_path / "one")
-    spawned = spawn(bench.spec(0), missing)
+    spawned = spawn(bench.spec(0), CHILD, missing)
     try:
         assert spawned.leaf is None
         assert not missing.path.exists()

@@ -24,6 +24,7 @@ import requests
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ROOT / "tests" / "programs"
+FAKE_ENGINE = ROOT / "lemonade" / "selftest" / "fake_engine.py"
 PATIENCE = 30.0
 _SERVES = re.compile(r"Lemonade serves (http://\S+:\d+)")
 
@@ -203,7 +204,7 @@ def fake_catalog(
     slots: str = "standard",
     ready_within: str = "20s",
     files: str = "gguf",
-    program: str = "fake_engine.py",
+    program: Path = FAKE_ENGINE,
 ) -> Path:
     """A catalogue with the fake engine as recipe `fake`: one file each, nothing else."""
     folder = home / "catalog"
@@ -213,7 +214,7 @@ def fake_catalog(
         FAKE_RECIPE.format(slots=slots, ready_within=ready_within, files=files)
     )
     (folder / "backends" / "fake-program.toml").write_text(
-        FAKE_BACKEND.format(python=sys.executable, program=PROGRAMS / program)
+        FAKE_BACKEND.format(python=sys.executable, program=program)
     )
     return folder
 

@@ -12,8 +12,10 @@ import signal
 import subprocess  # noqa: TID251 - a server is no engine: nobody supervises it yet
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from lemonade.client import LemonadeClient
@@ -27,6 +29,7 @@ _LOOK_EVERY: Final = 0.05
 _QUOTED_LINES: Final = 15
 _STOP_WITHIN: Final = 30.0
 _PR_SET_PDEATHSIG: Final = 1
+_CLOSING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,21 @@ def start_server(
     finally:
         os.close(handle)
     return ServerProcess(process, log)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """A closed terminal and a plain `kill` end the block in order, as Ctrl-C does."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in _CLOSING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _open_log(log: Path) -> int:

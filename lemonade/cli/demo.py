@@ -13,14 +13,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import click
 
 from lemonade import __version__
 from lemonade.cli.answer import Answer, show_answer
-from lemonade.cli.background import ServerProcess, start_server, wait_until_live
+from lemonade.cli.background import (
+    ServerProcess,
+    ended_by_signals,
+    start_server,
+    wait_until_live,
+)
 from lemonade.cli.command import StandaloneCommand, read_port
 from lemonade.cli.loading import ensure_engine, fetch, working
 from lemonade.cli.render import note, out, style
@@ -36,7 +40,6 @@ _SHIPPED: Final = "shipped"
 _LOG_NAME: Final = "demo.log"
 _GONE_WITHIN: Final = 10.0
 _LOOK_EVERY: Final = 0.05
-_CLOSING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def demo(session: Session, once: bool, port: int | None) -> int:  # noqa: FBT001
     chosen = _free_port(port or session.port)
     log = directories(os.environ).runtime / _LOG_NAME
     out(style(f"Lemonade {__version__}: from nothing to an answer", bold=True))
-    with _ended_by_signals(), _server(chosen, log) as server:
+    with ended_by_signals(), _server(chosen, log) as server:
         client = session.client_at(f"http://127.0.0.1:{chosen}")
         _step(1, f"Starting a server on port {chosen}")
         with working("Waiting for the server"):
@@ -202,21 +205,6 @@ def _server(port: int, log: Path) -> Iterator[ServerProcess]:
             server.stop()
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A closed terminal and a plain `kill` end the block in order, as Ctrl-C does."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in _CLOSING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end(server: ServerProcess, client: LemonadeClient, loaded: LoadedModel) -> int:

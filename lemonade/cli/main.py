@@ -33,6 +33,9 @@ ENTRIES: Final = {
     "backends": Entry("lemonade.cli.backends:backends", "List and install engines.", _SERVER),
     "recipes": Entry("lemonade.cli.backends:backends"),
     "doctor": Entry("lemonade.cli.doctor:doctor", "Find what is wrong on this machine.", _SERVER),
+    "selftest": Entry(
+        "lemonade.cli.selftest:selftest", "Try whether everything works on this machine.", _SERVER
+    ),
     "config": Entry("lemonade.cli.settings:config", "Show and change settings.", _SERVER),
     "logs": Entry("lemonade.cli.logs:logs", "Print what an engine or the server said.", _SERVER),
     "incidents": Entry("lemonade.cli.incidents:incidents", "Show what failed, and why.", _SERVER),

@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 
-from tests.serving import Serving, fake_catalog, fake_model
+from tests.serving import PROGRAMS, Serving, fake_catalog, fake_model
 
 BY_SCALES = """
 [rules]
@@ -47,7 +47,7 @@ operations = ["chat", "completion"]
 
 def adapting_catalog(home: Path, how: str, *, args: str = "") -> Path:
     """A catalogue whose engine takes adapters that way, with the model `one`."""
-    catalog = fake_catalog(home, program="fake_adapters.py")
+    catalog = fake_catalog(home, program=PROGRAMS / "fake_adapters.py")
     recipe = catalog / "recipes" / "fake.toml"
     text = recipe.read_text()
     text = text.replace("reserved = [", 'repeatable = ["--lora"]\nreserved = [')

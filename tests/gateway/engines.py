@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.installer.releases import build_archive
 from tests.programs.release_server import Releases
-from tests.serving import PROGRAMS, fake_catalog, fake_model
+from tests.serving import FAKE_ENGINE, fake_catalog, fake_model
 
 _BACKEND = """
 schema = 1
@@ -39,7 +39,7 @@ argv = ["{{executable}}"]
 
 def publish_engine(home: Path, version: str, *names: str, program: str = "") -> None:
     """Put a version on the host, as files of these names; a real program with its interpreter."""
-    text = program or (PROGRAMS / "fake_engine.py").read_text()
+    text = program or FAKE_ENGINE.read_text()
     for name in names or (f"fake-{version}-linux.tar.gz",):
         build_archive(
             home / "releases" / "somebody" / "fake" / version / name,

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.installer.releases import build_archive
 from tests.programs.release_server import Releases
 from tests.programs.release_server import serving as hosting
-from tests.serving import PROGRAMS, Serving, fake_catalog, fake_model, serving
+from tests.serving import FAKE_ENGINE, Serving, fake_catalog, fake_model, serving
 
 BACKEND = """
 schema = 1
@@ -53,7 +53,7 @@ def releasing(home: Path, prelude: str = "") -> Iterator[Releases]:
 
     `prelude` is Python that the program runs first.
     """
-    program = (PROGRAMS / "fake_engine.py").read_text()
+    program = FAKE_ENGINE.read_text()
     if prelude:
         program = program.replace("import argparse\n", f"{prelude}\nimport argparse\n", 1)
     build_archive(

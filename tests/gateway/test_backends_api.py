@@ -16,7 +16,7 @@ from tests.installer.index import Index
 from tests.installer.index import serving as indexing
 from tests.installer.wheels import Wheel, build_wheel
 from tests.serving import (
-    PROGRAMS,
+    FAKE_ENGINE,
     Serving,
     eventually,
     fake_catalog,
@@ -82,7 +82,7 @@ def env(home: Path, wheel: Wheel) -> dict[str, str]:
                 version=wheel.version,
                 file=wheel.path.name,
                 sha256=wheel.sha256,
-                program=PROGRAMS / "fake_engine.py",
+                program=FAKE_ENGINE,
             )
         )
     fake_model(catalog, "one")
@@ -124,7 +124,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
                 version="1.0",
                 file="tinyengine-1.0-py3-none-any.whl",
                 sha256="0" * 64,
-                program=PROGRAMS / "fake_engine.py",
+                program=FAKE_ENGINE,
             )
         )
     with serving(home, env={"LEMONADE_CATALOG": str(catalog)}) as one:

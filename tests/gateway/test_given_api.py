@@ -21,7 +21,7 @@ from tests.gateway.test_backends_api import events
 from tests.installer.releases import split
 from tests.installer.wheels import build_wheel
 from tests.programs.release_server import serving as releasing
-from tests.serving import PROGRAMS, Serving, environment, serving
+from tests.serving import FAKE_ENGINE, Serving, environment, serving
 
 pytestmark = pytest.mark.slow
 
@@ -140,7 +140,7 @@ def test_folders(server: Serving, archive: Path, home: Path) -> None:
     tree = home / "tree"
     (tree / "bin").mkdir(parents=True)
     program = tree / "bin" / "fake-server"
-    text = (PROGRAMS / "fake_engine.py").read_text()
+    text = FAKE_ENGINE.read_text()
     program.write_text(f"#!{sys.executable}\n{text}")
     program.chmod(0o4777)
     (tree / "link").symlink_to("bin/fake-server")
@@ -273,7 +273,7 @@ def test_wheels(home: Path) -> None:
         version=wheel.version,
         file=wheel.path.name,
         sha256=wheel.sha256,
-        program=PROGRAMS / "fake_engine.py",
+        program=FAKE_ENGINE,
     )
     (catalog / "backends" / "fake-tiny.toml").write_text(text)
     tiny = {"recipe": "fake", "backend": "tiny"}

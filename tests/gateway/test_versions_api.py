@@ -16,8 +16,8 @@ from tests.gateway.test_backends_api import events
 from tests.installer.releases import build_archive
 from tests.programs.release_server import Releases
 from tests.serving import (
+    FAKE_ENGINE,
     PATIENCE,
-    PROGRAMS,
     Serving,
     environment,
     eventually,
@@ -36,7 +36,7 @@ TWO = {"max_loaded_models": 2}
 @pytest.fixture
 def releases(home: Path) -> Iterator[Releases]:
     """The fake engine in three versions."""
-    program = (PROGRAMS / "fake_engine.py").read_text()
+    program = FAKE_ENGINE.read_text()
     for version in ("v2", "v3"):
         build_archive(
             home / "releases" / "somebody" / "fake" / version / f"fake-{version}-linux.tar.xz",
@@ -238,7 +238,7 @@ def test_two_servers_share_the_engines(server: Serving, neighbour: Serving, home
 def test_a_legacy_tree_serves_without_a_network(
     server: Serving, home: Path, releases: Releases
 ) -> None:
-    program = f"#!{sys.executable}\n{(PROGRAMS / 'fake_engine.py').read_text()}"
+    program = f"#!{sys.executable}\n{FAKE_ENGINE.read_text()}"
     tree = home / "cache" / "bin" / "fake" / "release"
     (tree / "build").mkdir(parents=True)
     (tree / "build" / "fake-server").write_text(program)

@@ -7,7 +7,7 @@ from typing import Any
 
 import requests
 
-from tests.serving import PATIENCE, Serving, fake_catalog, fake_model
+from tests.serving import PATIENCE, PROGRAMS, Serving, fake_catalog, fake_model
 
 CONTEXT = 64
 
@@ -30,7 +30,7 @@ tokenize = "/tokenize"
 
 def vllm_like_catalog(home: Path, models: dict[str, str]) -> Path:
     """A catalogue of models by the arguments of their engine, which is of the recipe `fake`."""
-    catalog = fake_catalog(home, program="fake_vllm.py")
+    catalog = fake_catalog(home, program=PROGRAMS / "fake_vllm.py")
     recipe = catalog / "recipes" / "fake.toml"
     text = recipe.read_text()
     recipe.write_text(text.replace("\n[upstream.operations]\n", _UPSTREAM))

@@ -24,8 +24,9 @@ from lemonade.supervisor import Child, Supervisor
 from lemonade.supervisor.delegation import Delegation, find_delegation
 from lemonade.supervisor.processes import ProcessFacts, read_process, scan
 
-PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
-FAKE_ENGINE = PROGRAMS / "fake_engine.py"
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ROOT / "tests" / "programs"
+FAKE_ENGINE = ROOT / "lemonade" / "selftest" / "fake_engine.py"
 MARK = "SUPERVISION_TEST"
 CHILD = ChildId("tiny-0")
 PATIENCE = 15.0

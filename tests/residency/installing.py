@@ -24,7 +24,7 @@ from lemonade.supervisor import Supervisor
 from tests.installer.releases import build_archive
 from tests.installer.setting import MACHINE
 from tests.programs.release_server import Releases
-from tests.serving import PROGRAMS, fake_catalog
+from tests.serving import FAKE_ENGINE, fake_catalog
 
 TRY = "try a token"
 LEARN = "learn its arguments"
@@ -103,7 +103,7 @@ class Setting:
 
     def publish(self, version: str, *habits: str) -> None:
         """A real archive with a real program, which has habits once it serves."""
-        program = (PROGRAMS / "fake_engine.py").read_bytes()
+        program = FAKE_ENGINE.read_bytes()
         script = (
             f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$(dirname "$0")/engine.py" "$@" '
             f"{shlex.join(habits)}\n"

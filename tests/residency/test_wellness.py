@@ -18,7 +18,7 @@ from lemonade.residency.wellness import HangPolicy, Look, Patience, Wellness
 from lemonade.supervisor import Supervisor
 from lemonade.upstream import fetch
 from tests.residency.stage import FakeLoader, Records, Registry, Stage, until_true
-from tests.serving import PROGRAMS, survivors
+from tests.serving import FAKE_ENGINE, survivors
 
 IDLE, BUSY = 30.0, 300.0
 USUAL = Patience(idle=IDLE, busy=BUSY)
@@ -95,7 +95,7 @@ class RealLoader(FakeLoader):
         self, plan: LoadPlan, ingredients: Ingredients
     ) -> tuple[Instance, PortLease]:
         port = self._placement.lease_endpoint()
-        program = str(PROGRAMS / "fake_engine.py")
+        program = str(FAKE_ENGINE)
         where = ("--port", str(port.endpoint.port), "--chunks", "200", "--slow-chunks", "0.05")
         spec = ProcessSpec(
             name=plan.served_name,

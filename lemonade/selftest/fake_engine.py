@@ -7,9 +7,9 @@ engine is a switch. It uses the standard library only and is run as a program of
 
 A flag it does not know ends it with status 2. `GET /fake/active` counts requests that are being
 answered, `GET /fake/last` shows the last inference request as it came, and `POST /fake/crash`,
-`/fake/spawn`, `/fake/say?line=`, `/fake/hang` and `/fake/heal` change its mind while it runs. A
-client that leaves is noticed at once, also between two chunks and while a plain answer is being
-prepared.
+`/fake/spawn`, `/fake/say?line=`, `/fake/noise?switch=`, `/fake/hang` and `/fake/heal` change its
+mind while it runs. A client that leaves is noticed at once, also between two chunks and while a
+plain answer is being prepared.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from urllib.parse import parse_qs, urlsplit
 PR_SET_NAME = 15
 FOREVER = 3600.0
 SHOWN_BODY = 64 * 1024
+ANSWERS = ("good", "garbage", "empty", "error", "crash", "never")
 
 
 class Gone(Exception):
@@ -40,6 +41,7 @@ class Gone(Exception):
 
 
 def options_from(argv: list[str]) -> argparse.Namespace:
+    """Its switches."""
     parser = argparse.ArgumentParser("fake_engine", allow_abbrev=False)
     add = parser.add_argument
     add("--host", default="127.0.0.1")
@@ -57,6 +59,7 @@ def options_from(argv: list[str]) -> argparse.Namespace:
     add("--prints-every", type=float, default=0.0, metavar="SECONDS", help="again and again")
     add("--computes", action="store_true", help="while starting, in a process of its own")
     add("--grows", action="store_true", help="while starting, by 2 MiB a time")
+    add("--bind-after", type=float, default=0.0, metavar="SECONDS")
     add("--exit-at-start", type=int, default=None, metavar="CODE")
     add("--signal-at-start", type=int, default=None, metavar="NUMBER")
     add("--exit-after", type=float, default=None, metavar="SECONDS")
@@ -74,11 +77,7 @@ def options_from(argv: list[str]) -> argparse.Namespace:
     add("--slow-chunks", type=float, default=0.0, metavar="SECONDS", help="before each chunk")
     add("--drop-mid-stream", type=int, default=None, metavar="CHUNKS")
     add("--crash-after-head", default="", metavar="FILE", help="once: unless the file is there")
-    add(
-        "--answers",
-        choices=("good", "garbage", "empty", "error", "crash", "never"),
-        default="good",
-    )
+    add("--answers", choices=ANSWERS, default="good")
     add("--hang-health", action="store_true")
     add("--embedding-size", type=int, default=4)
     # its output
@@ -107,12 +106,14 @@ class Engine:
         self.last: dict[str, object] = {}
 
     def count(self, **changes: int) -> None:
+        """Change the counts of what is going on."""
         with self.lock:
             for what, change in changes.items():
                 self.counts[what] += change
 
     @property
     def ready(self) -> bool:
+        """Whether it would answer."""
         waited = time.monotonic() - self.born
         return not self.options.never_ready and waited >= self.options.ready_after
 
@@ -128,6 +129,7 @@ class Connection:
         self.leaving.register(client, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
 
     def run(self) -> None:
+        """Answer until the connection ends."""
         self.engine.count(connections=1)
         try:
             while self.answer_one():
@@ -140,6 +142,7 @@ class Connection:
             self.client.close()
 
     def answer_one(self) -> bool:
+        """Read and answer one request; whether there may be another."""
         request = self.reader.readline()
         if not request.strip():
             return False
@@ -174,6 +177,7 @@ class Connection:
         return fields.get("connection", "").lower() != "close"
 
     def read_body(self, fields: dict[str, str]) -> bytes:
+        """The body, however it is framed."""
         if fields.get("transfer-encoding", "").lower() != "chunked":
             return self.reader.read(int(fields.get("content-length") or 0))
         body = bytearray()
@@ -185,12 +189,14 @@ class Connection:
         return bytes(body)
 
     def may_enter(self, fields: dict[str, str]) -> bool:
+        """Whether the key is right, if there is one."""
         key = self.engine.options.api_key
         return not key or fields.get("authorization") == f"Bearer {key}"
 
     # ---- what it answers
 
     def health(self) -> None:
+        """200 when ready, 503 before, and nothing while it hangs."""
         if self.engine.hanging:
             self.wait(FOREVER)
         if self.engine.ready:
@@ -199,6 +205,7 @@ class Connection:
             self.error(503, "Loading model", "unavailable_error")
 
     def control(self, method: str, path: str, query: dict[str, list[str]]) -> None:
+        """Let somebody change its mind."""
         match method, path:
             case "GET", "/fake/active":
                 self.reply(200, {**self.engine.counts, "pid": os.getpid()})
@@ -215,6 +222,9 @@ class Connection:
                 for line in query["line"]:
                     say(line)
                 self.reply(200, {"said": len(query["line"])})
+            case "POST", "/fake/noise":
+                make_noise(options_from(query["switch"]))
+                self.reply(200, {"said": len(query["switch"])})
             case "POST", "/fake/hang" | "/fake/heal":
                 self.engine.hanging = path == "/fake/hang"
                 self.reply(200, {"hanging": self.engine.hanging})
@@ -222,6 +232,7 @@ class Connection:
                 self.error(404, f"There is no {method} {path}", "not_found_error")
 
     def serve(self, method: str, path: str, body: bytes) -> None:
+        """Answer what an engine is asked."""
         if (method, path) == ("GET", "/v1/models"):
             model = {"id": self.engine.name, "object": "model", "owned_by": "fake"}
             meta = {"n_ctx": self.engine.options.ctx_size}
@@ -257,6 +268,7 @@ class Connection:
             self.engine.count(active=-1, served=1 - aborted, aborted=aborted)
 
     def answer_badly(self, how: str) -> None:
+        """Answer in one of the wrong ways."""
         match how:
             case "garbage":
                 page = b"<html>It works!</html>"
@@ -275,6 +287,7 @@ class Connection:
                 self.wait(FOREVER)
 
     def embed(self, request: dict[str, object]) -> None:
+        """Vectors, all the same."""
         wanted = request.get("input", "")
         texts = wanted if isinstance(wanted, list) else [wanted]
         vector = [round(1 / (n + 1), 6) for n in range(self.engine.options.embedding_size)]
@@ -286,6 +299,7 @@ class Connection:
         self.reply(200, reply)
 
     def complete(self, request: dict[str, object], *, chat: bool) -> None:
+        """The whole answer at once."""
         words = []
         for number in range(self.chunks(request)):
             self.wait(self.engine.options.slow_chunks)
@@ -298,6 +312,7 @@ class Connection:
         self.reply(200, self.part(chat, [choice], usage=len(words)))
 
     def stream(self, request: dict[str, object], *, chat: bool) -> None:
+        """The answer, word by word."""
         self.send(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -323,9 +338,11 @@ class Connection:
         self.send(b"0\r\n\r\n")
 
     def word(self, _request: dict[str, object], number: int) -> str:
+        """A word of the answer."""
         return f"word{number} "
 
     def chunks(self, request: dict[str, object]) -> int:
+        """How many words the answer has."""
         limit = request.get("max_tokens") or request.get("max_completion_tokens")
         wanted: int = self.engine.options.chunks
         return min(wanted, limit) if isinstance(limit, int) else wanted
@@ -333,6 +350,7 @@ class Connection:
     def part(
         self, chat: bool, choices: list[object], *, usage: int = 0, chunk: bool = False
     ) -> dict[str, object]:
+        """An answer, or a chunk of one."""
         kind = "text_completion"
         if chat:
             kind = "chat.completion.chunk" if chunk else "chat.completion"
@@ -354,20 +372,25 @@ class Connection:
     # ---- the wire
 
     def event(self, value: dict[str, object]) -> None:
+        """One event of a stream."""
         self.piece(b"data: " + json.dumps(value).encode() + b"\n\n")
 
     def piece(self, data: bytes) -> None:
+        """One chunk of a chunked body."""
         self.send(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def error(self, status: int, message: str, kind: str) -> None:
+        """A refusal."""
         self.reply(status, {"error": {"message": message, "type": kind, "code": status}})
 
     def reply(self, status: int, value: object) -> None:
+        """A whole answer."""
         data = json.dumps(value).encode()
         head = f"HTTP/1.1 {status} Fake\r\nContent-Type: application/json; charset=utf-8\r\n"
         self.send(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
 
     def send(self, data: bytes) -> None:
+        """Bytes, unless the client has left."""
         self.wait(0.0)
         self.client.sendall(data)
 
@@ -399,6 +422,7 @@ def become_engine_core(options: argparse.Namespace) -> NoReturn:
 
 
 def spawn_engine_core(options: argparse.Namespace) -> None:
+    """Start the process that computes, as some engines do."""
     child = os.fork()
     if child == 0:
         if options.double_fork and os.fork() != 0:
@@ -409,6 +433,7 @@ def spawn_engine_core(options: argparse.Namespace) -> None:
 
 
 def make_noise(options: argparse.Namespace) -> None:
+    """Print what nobody wants to read."""
     if options.print_secrets:
         say(f"argv: {sys.argv!r}")
         say(f"environ: {dict(os.environ)!r}")
@@ -453,6 +478,7 @@ def main(
     read: Callable[[list[str]], argparse.Namespace] = options_from,
     kind: type[Connection] = Connection,
 ) -> NoReturn:
+    """Be an engine until somebody ends it."""
     options = read(argv)
     if options.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -477,6 +503,7 @@ def main(
         timer = threading.Timer(options.exit_after, os._exit, [options.code])
         timer.daemon = True
         timer.start()
+    time.sleep(options.bind_after)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -31,6 +31,7 @@ _SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "histogram": ("_bucket", "_sum", "_count"),
     "summary": ("_sum", "_count"),
 }
+_TOTAL: Final = "_total"
 _TYPES: Final = frozenset({"counter", "gauge", "histogram", "summary", "untyped"})
 
 
@@ -93,7 +94,8 @@ def join_pages(pages: Iterable[str]) -> str:
     """Several pages as one: the lines of a family are brought together, its comments said once.
 
     Of a family that has another type than on an earlier page, and of a sample that was there
-    before, the earlier one stays.
+    before, the earlier one stays. A counter `x_total` beside a family `x` is told without a type:
+    readers that drop `_total` would take both for one family, of two types.
     """
     joined: dict[str, _Family] = {}
     owners: dict[str, str] = {}
@@ -106,6 +108,9 @@ def join_pages(pages: Iterable[str]) -> str:
             for key, line in family.samples.items():
                 if owners.setdefault(_sample_name(key), name) == name:
                     known.samples.setdefault(key, line)
+    for name, family in joined.items():
+        if family.kind == "counter" and name.endswith(_TOTAL) and name[: -len(_TOTAL)] in joined:
+            family.kind = "untyped"
     return "".join(f"{line}\n" for name, one in joined.items() for line in _lines(name, one))
 
 
@@ -141,8 +146,9 @@ def _families(page: str) -> dict[str, _Family]:
 def _lines(name: str, family: _Family) -> Iterator[str]:
     if family.help:
         yield f"# HELP {name} {family.help}"
-    if family.kind:
-        yield f"# TYPE {name} {family.kind}"
+    if family.kind or family.samples:
+        # Some readers take each sample without a heading for a family of its own.
+        yield f"# TYPE {name} {family.kind or 'untyped'}"
     yield from family.samples.values()
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import requests
 from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway.vllm_like import vllm_like_catalog
+from tests.metrics_page import families_of
 from tests.serving import Serving, serving, survivors
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -55,12 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, engine_bundles: Path) -> It
 def page(server: Serving) -> dict[str, Metric]:
     reply = requests.get(f"{server.url}/metrics", timeout=20)
     assert reply.status_code == 200
-    families = list(text_string_to_metric_families(reply.text))
-    names = [family.name + "_total" * (family.type == "counter") for family in families]
-    assert len(names) == len(set(names)), "each family stands on the page once"
-    headings = [line for line in reply.text.splitlines() if line[:1] == "#"]
-    assert len(headings) == len(set(headings))
-    return dict(zip(names, families, strict=True))
+    return families_of(reply.text)
 
 
 def of(family: Metric) -> dict[str, float]:

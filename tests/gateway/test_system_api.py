@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import requests
 from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 from lemonade import __version__
+from tests.metrics_page import families_of
 from tests.serving import Serving, eventually, serving
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -34,10 +34,7 @@ def page(server: Serving) -> dict[str, Metric]:
     reply = requests.get(f"{server.url}/metrics", timeout=10)
     assert reply.status_code == 200
     assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-    families = list(text_string_to_metric_families(reply.text))
-    names = [f.name + "_total" * (f.type == "counter") for f in families]
-    assert len(names) == len(set(names)), "each family stands on the page once"
-    return dict(zip(names, families, strict=True))
+    return families_of(reply.text)
 
 
 def value(family: Metric, **labels: str) -> float:

@@ -10,8 +10,8 @@ import openai
 import psutil
 import pytest
 import requests
-from prometheus_client.parser import text_string_to_metric_families
 
+from tests.metrics_page import families_of
 from tests.serving import Serving
 from tests.vllm.loading import load
 
@@ -124,11 +124,11 @@ def test_a_limit_beyond_the_context_is_lowered(client: openai.OpenAI) -> None:
 
 def test_its_metrics_are_on_our_page(server: Serving, family: list[int]) -> None:
     text = requests.get(f"{server.url}/metrics", timeout=30).text
-    families = {family.name: family for family in text_string_to_metric_families(text)}
+    families = families_of(text)
     (running,) = families["vllm:num_requests_running"].samples
     assert running.labels["model"] == running.labels["model_name"] == "tiny"
     assert running.labels["backend"] == "vllm:cpu"
-    assert families["vllm:generation_tokens"].samples[0].value > 0
+    assert families["vllm:generation_tokens_total"].samples[0].value > 0
 
 
 def test_it_calls_a_tool(client: openai.OpenAI) -> None:

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from lemonade.telemetry import join_pages, relabel
+from lemonade.core.bus import Bus
+from lemonade.telemetry import (
+    HostLoad,
+    LoadedModel,
+    Metrics,
+    Statistics,
+    join_pages,
+    relabel,
+)
+from tests.metrics_page import families_of
 
 PAGE = """\
 # HELP engine:tokens_total Number of tokens.
@@ -87,9 +97,48 @@ def test_of_two_types_and_of_two_samples_the_first_stays() -> None:
     assert joined.splitlines() == [
         *("# TYPE a counter", "a 1"),
         *("# TYPE h histogram", 'h_bucket{le="1"} 1', "h_count 1"),
-        *("b 1", 'b{x="1"} 3'),
-        "c 1",
+        *("# TYPE b untyped", "b 1", 'b{x="1"} 3'),
+        *("# TYPE c untyped", "c 1"),
     ]
+
+
+def test_a_counter_beside_what_is_called_like_it_has_no_type() -> None:
+    theirs = "# TYPE x_total counter\nx_total 5\n# TYPE y_total counter\ny_total 1\n"
+    for pages in (["# TYPE x gauge\nx 1\n", theirs], [theirs, "# TYPE x gauge\nx 1\n"]):
+        joined = join_pages(pages)
+        families = families_of(joined)
+        assert {name: one.type for name, one in families.items()} == {
+            "x": "gauge", "x_total": "unknown", "y_total": "counter"
+        }  # fmt: skip
+        assert families["x_total"].samples[0].value == 5
+    assert families_of(join_pages([theirs]))["x_total"].type == "counter"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "# TYPE x gauge\nx 1\n# TYPE x_total counter\nx_total 1\n",
+        "# TYPE x gauge\nx 1\n# TYPE y gauge\ny 1\n# TYPE x gauge\nx 2\n",
+        '# TYPE x gauge\nx{a="1",b="2"} 1\nx{b="2",a="1"} 1\n',
+    ],
+    ids=["by two types", "in two places", "a sample twice"],
+)
+def test_a_page_that_says_something_twice_is_found(page: str) -> None:
+    with pytest.raises(AssertionError, match="x"):
+        families_of(page)
+
+
+def test_our_own_page_says_everything_once() -> None:
+    statistics = Statistics(Bus())
+    models = [LoadedModel(name, "o/r", "llm", "cpu", "mill") for name in ("one", "two")]
+    own = Metrics(statistics, version="1").render(
+        models, HostLoad(1.0, 1, 1.0, 1, 1.0), {"llm": 1}, {"one": True, "two": False}
+    )
+    theirs = [relabel(PAGE, model.labels(), prefix="lemonade_model_") for model in models]
+    families = families_of(join_pages([own, *theirs]))
+    assert families["lemonade_model_input_tokens"].type == "gauge"
+    assert families["lemonade_model_input_tokens_total"].samples
+    assert families["lemonade_model_requests_total"].type == "counter"
 
 
 def test_a_family_in_two_places_becomes_one() -> None:
@@ -97,7 +146,8 @@ def test_a_family_in_two_places_becomes_one() -> None:
     assert join_pages([page]).splitlines() == [
         "# HELP a What it is.",
         "# TYPE a gauge",
-        *('a{x="1"} 1', 'a{x="2"} 1', "b 1"),
+        *('a{x="1"} 1', 'a{x="2"} 1'),
+        *("# TYPE b untyped", "b 1"),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final, get_args
 
@@ -11,6 +12,9 @@ from lemonade.core.errors import MalformedRequest
 ORIGINS: Final[tuple[Origin, ...]] = get_args(Origin)
 LONGEST: Final = 200
 """Characters."""
+
+_PREFIXES: Final = re.compile(rf"\A(?:(?:{'|'.join(ORIGINS)})\s*[./:]|[\s./-])+", re.IGNORECASE)
+"""Names of registries, however they are written, and what a name must not begin with."""
 
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories without a glyph: control, format, surrogate, private, unassigned, breaks."""
@@ -69,20 +73,23 @@ def own_name(name: object) -> str:
     cleaned = clean_name(name)
     origin, bare = split_origin(cleaned)
     if origin != "user":
-        suggestion = f"user.{bare}".replace("/", "-")
         raise MalformedRequest(
             f"A model can only be registered under a name that begins with 'user.'; "
             f"'{cleaned}' does not.",
-            remedy=f"Call it '{suggestion}'.",
+            remedy=_call_it(cleaned),
         )
     if split_origin(bare)[0] is not None:
-        raise MalformedRequest(
-            f"'{cleaned}' has two prefixes.", remedy=f"Call it 'user.{split_origin(bare)[1]}'."
-        )
+        raise MalformedRequest(f"'{cleaned}' has two prefixes.", remedy=_call_it(cleaned))
     if "/" in bare or bare.startswith((".", "-")):  # engines take `-x` for a flag
         raise MalformedRequest(
             f"'{cleaned}' cannot be registered: a name has no slash and begins with no dot and no "
             "hyphen.",
-            remedy=f"Call it 'user.{bare.lstrip('.-').replace('/', '-')}'.",
+            remedy=_call_it(cleaned),
         )
     return bare
+
+
+def _call_it(name: str) -> str:
+    """A sentence with a name that would do, as like this one as can be."""
+    bare = _PREFIXES.sub("", name).replace("/", "-")
+    return f"Call it 'user.{bare}'." if bare else "Call it 'user.' and a name of your own."

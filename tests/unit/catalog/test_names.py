@@ -108,3 +108,39 @@ ORIGINS = [
 @pytest.mark.parametrize(("name", "parts"), ORIGINS)
 def test_split_origin(name, parts):
     assert split_origin(name) == parts
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("X", "user.X"),
+        ("owner/repo", "user.owner-repo"),
+        ("user.user.X", "user.X"),
+        ("user.user.user.X", "user.X"),
+        ("builtin.user.X", "user.X"),
+        ("extra.X", "user.X"),
+        ("User.X", "user.X"),
+        ("user/X", "user.X"),
+        ("user:X", "user.X"),
+        ("user..X", "user.X"),
+        ("user.a/b", "user.a-b"),
+        ("user.extra.a/b", "user.a-b"),
+        ("userX", "user.userX"),
+    ],
+)
+def test_the_name_that_is_suggested_would_do(name: str, suggested: str) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        own_name(name)
+    assert caught.value.remedy == f"Call it '{suggested}'."
+    assert suggested == f"user.{own_name(suggested)}"
+
+
+@given(st.lists(st.sampled_from(["user.", "builtin.", "/", ".", "-", "x", "User", ":", "user"])))
+def test_no_suggestion_has_two_prefixes(parts: list[str]) -> None:
+    try:
+        own_name("".join(parts))
+    except MalformedRequest as error:
+        if "Call it" in error.remedy and "name of your own" not in error.remedy:
+            suggested = error.remedy.split("'")[1]
+            assert own_name(suggested)
+            assert not suggested.lower().startswith("user.user.")

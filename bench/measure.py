@@ -29,6 +29,7 @@ class Figure:
 
 FIGURES = (
     Figure("lat1", "latency, 1 connection, p50", "us", 0),
+    Figure("added1", "added latency, 1 connection, p50", "us", 0),
     Figure("rps32", "requests/s, 32 connections", "/s", 0, lower_is_better=False),
     Figure("cpu_request", "CPU per request, 32 connections", "us", 1),
     Figure("cpu_chunk_200", "CPU per chunk, 200 streams x 20/s", "us", 1),

@@ -1,6 +1,6 @@
 """`make bench`: what the relay costs, against no relay at all and against nginx.
 
-    python -m bench.run [--quick] [--rounds N] [--json FILE] [--base-url URL [--pid PID]]
+    python -m bench.run [--quick] [--rounds N] [--json FILE] [--url NAME=URL [--pid NAME=PID]]...
 
 Everything runs on this machine over the loopback, and shares its cores. So the servers are
 measured in turn, several times, and ratios are taken within a round. CPU time per unit is worth
@@ -22,8 +22,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.goals import GOALS
 from bench.measure import FIGURES, TESTS, Figure, Values
 from bench.servers import Server, all_servers, running
+
+WHOLE = "lemonade"
+"""The server that has goals."""
 
 Rounds = list[dict[str, Values]]
 """For each round, for each server, its values."""
@@ -39,6 +43,9 @@ def measure(servers: list[Server], rounds: int, seconds: float) -> Rounds:
                 print(f"round {number + 1}/{rounds}: {test.__name__} {server.name}", flush=True)
                 found[server.name].update(test(server, seconds))
                 time.sleep(0.5)
+        for name, values in found.items():
+            if name != "direct":
+                values["added1"] = values["lat1"] - found["direct"]["lat1"]
         results.append(found)
     return results
 
@@ -62,8 +69,8 @@ def table(results: Rounds) -> str:
     """Markdown: medians, their spread, and ratios to direct (xD) and to nginx (xN)."""
     names = list(results[0])
     lines = [
-        "| figure | " + " | ".join(names) + " |",
-        "|---|" + "---|" * len(names),
+        "| figure | " + " | ".join(names) + f" | goal of {WHOLE} |",
+        "|---|" + "---|" * (len(names) + 1),
     ]
     for figure in FIGURES:
         cells = [f"{figure.title}{f', {figure.unit}' if figure.unit else ''}"]
@@ -80,8 +87,20 @@ def table(results: Rounds) -> str:
                 if name not in {"direct", reference} and share is not None:
                     text += f" {share:.2f}{mark}"
             cells.append(text)
+        cells.append(verdict(results, figure))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def verdict(results: Rounds, figure: Figure) -> str:
+    """The goal of a figure, if it has one, and whether the whole server reaches it."""
+    goal = GOALS.get(figure.key)
+    if goal is None:
+        return ""
+    if goal.reference:
+        return goal.verdict(ratio(results, WHOLE, goal.reference, figure))
+    values = values_of(results, WHOLE, figure)
+    return goal.verdict(statistics.median(values) if values else None)
 
 
 def machine() -> dict[str, str]:
@@ -116,6 +135,14 @@ def more_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def pair(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`, for argparse to convert with."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value) or "/" in name:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE.")
+    return name, value
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -125,16 +152,29 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one run")
     parser.add_argument("--json", type=Path, help="write everything there")
-    parser.add_argument("--base-url", help="measure this server too, e.g. http://host:port/v1")
-    parser.add_argument("--model", default="fake", help="the model to ask of --base-url")
-    parser.add_argument("--pid", type=int, help="its process, if it runs here")
+    parser.add_argument(
+        "--url",
+        type=pair,
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="measure this server too, e.g. other=http://127.0.0.1:8080/v1; repeatable",
+    )
+    parser.add_argument("--model", default="fake", help="the model to ask of --url")
+    parser.add_argument(
+        "--pid",
+        type=pair,
+        action="append",
+        default=[],
+        metavar="NAME=PID",
+        help="the process of a --url, if it runs here: its CPU time and memory are measured",
+    )
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1.5
     more_files()
-    others = []
-    if options.base_url:
-        others.append(running(options.base_url, options.model, options.pid))
+    pids = {name: int(pid) for name, pid in options.pid}
+    others = [running(name, url, options.model, pids.get(name)) for name, url in options.url]
     with all_servers(others) as servers:
         results = measure(servers, options.rounds, options.seconds)
     about: dict[str, Any] = machine()

@@ -233,11 +233,11 @@ def whole_server() -> Iterator[Server]:
             yield replace(server, children_count=False)
 
 
-def running(base_url: str, model: str, pid: int | None) -> Server:
+def running(name: str, base_url: str, model: str, pid: int | None) -> Server:
     """A server that is there already."""
     parts = urlsplit(base_url)
     return Server(
-        name=f"{parts.hostname}:{parts.port}",
+        name=name,
         host="127.0.0.1" if parts.hostname in {None, "localhost"} else str(parts.hostname),
         port=parts.port or 80,
         path=f"{parts.path.rstrip('/')}/chat/completions",

@@ -28,6 +28,8 @@ check: setup
 	$(BIN)/lint-imports --no-cache > build/imports.log || { cat build/imports.log; exit 1; }
 
 bench: setup
+	$(BIN)/python -m bench.start
+	$(BIN)/python -m bench.idle
 	$(BIN)/python -m bench.run $(BENCH_ARGS)
 
 # Rewrites the parts of docs/ that are generated from the code; `make test` checks that they are.

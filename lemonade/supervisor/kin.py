@@ -149,7 +149,11 @@ class Family:
         """
         if self.leaf is None:
             return frozenset()
-        for pid in self.leaf.pids() - candidates.keys():
+        inside = self.leaf.pids()
+        missing = inside - candidates.keys() - {self.leader.pid}
+        if not missing:  # as every second while nothing happens
+            return inside
+        for pid in missing:
             if (facts := read_process(pid)) is not None:
                 candidates[pid] = facts
         return self.leaf.pids()

@@ -224,8 +224,6 @@ class Supervisor:
 
     def _post_guardian(self) -> None:
         """Have one, also if somebody has ended the last one. Blocks; in the disk's thread only."""
-        if not self._guarded or (self._guardian is not None and self._guardian.alive):
-            return
         try:
             if self._guardian is not None:
                 log.warning("The guardian of the engines was ended (pid %d).", self._guardian.pid)
@@ -252,7 +250,8 @@ class Supervisor:
         census = Census()
         while True:
             await self._has_children.wait()
-            await beside.disk(self._post_guardian)
+            if self._guarded and not (self._guardian is not None and self._guardian.alive):
+                await beside.disk(self._post_guardian)
             try:
                 newcomers = await beside.proc(census.newcomers)
                 for child in tuple(self._children.values()):

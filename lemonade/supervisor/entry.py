@@ -24,6 +24,7 @@ class Entry:
         self._beside = beside
         self._record = record
         self._written: Record | None = None
+        self._failing = False
 
     async def enter(self) -> None:
         """Write the record for the first time.
@@ -39,16 +40,21 @@ class Entry:
     async def amend(self) -> None:
         """Write it again if something has changed.
 
-        A failure is logged: what was recorded before is still true.
+        A failure is logged, and the next call tries again: what was recorded before is still true.
         """
-        record = self._record()
-        if self._written in (None, record):
+        record, before = self._record(), self._written
+        if before in (None, record):
             return
         self._written = record
         try:
             await self._beside.disk(self._ledger.write, record)
+            self._failing = False
         except LemonadeError as error:
-            log.warning("A record could not be amended: %s", error)
+            if self._written is record:  # and not left meanwhile
+                self._written = before
+            if not self._failing:
+                log.warning("A record could not be amended: %s", error)
+            self._failing = True
 
     async def leave(self) -> None:
         """Remove it: nothing of the child is left.

@@ -236,6 +236,30 @@ async def test_a_child_that_cannot_be_recorded_is_not_started(bench: Bench) -> N
         await until(lambda: not supervisor.children)
 
 
+async def test_what_could_not_be_written_for_a_while_is_written_when_it_can_be(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = bench.ledger.with_name("away")
+    async with bench.supervisor() as supervisor:
+        child = await bench.ready(supervisor)
+        [record] = bench.records()
+        bench.ledger.rename(away)
+        bench.ledger.touch()  # no file can be made below it
+        await post(child.spec.endpoint.port, "/fake/spawn")
+        await until(lambda: "could not be amended" in caplog.text)
+        await until(lambda: len(child.descendants) == 1)
+        assert json.loads((away / record.name).read_text())["descendants"] == []
+        bench.ledger.unlink()
+        away.rename(bench.ledger)
+        [core] = child.descendants
+        await until(
+            lambda: [d["pid"] for d in json.loads(record.read_text())["descendants"]] == [core]
+        )
+        assert caplog.text.count("could not be amended") == 1, "once is enough"
+        await child.stop(now=True)
+    assert bench.records() == []
+
+
 async def test_nothing_is_started_on_the_way_out(bench: Bench) -> None:
     async with bench.supervisor() as supervisor:
         pass

@@ -25,6 +25,7 @@ from lemonade.supervisor import LedgerEntry
 _NOISE: Final = ("--flood-log", "3000", "--big-lines", "3000000", "--binary-log")
 _SHOWN_LINES: Final = 40
 _EMBEDDED_STREAM: Final = 400
+_LEAST_MEMORY: Final = 1 << 20
 _STRUCK_DEAD: Final = (Fault.KILL, Fault.SEGFAULT)
 _DEADLY: Final[Mapping[Fault | Ending, int]] = {
     Fault.KILL: signal.SIGKILL,
@@ -104,7 +105,7 @@ class _Round:
         stage, draw = self.stage, self.draw
         loading = draw.moment is Moment.LOAD
         if loading:
-            self._need(unload(stage.server))
+            self._free_memory()
             if draw.fault is Fault.DISK_FULL and draw.delay < 0.15:
                 stage.server.let_no_file_grow(forbidden=True)
         asked = load(stage.server, self.subject.model, self._options())
@@ -126,6 +127,15 @@ class _Round:
                 pass
         if not (loading and draw.fault is Fault.PORT_THEFT):
             pause(draw.delay)
+
+    def _free_memory(self) -> None:
+        """Unload what there is, and be told what that gave back."""
+        was = self.stage.victim()
+        gone = unload(self.stage.server)
+        self._need(gone)
+        freed = gone.reply.get("freed_bytes", 0)
+        if was is not None and gone.whole and freed < _LEAST_MEMORY:
+            self.wrong.append(f"the unload of a sound engine says that it freed {freed} bytes")
 
     def _options(self) -> dict[str, object]:
         options: dict[str, object] = dict(self.subject.options)

@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+import requests
+
 from lemonade.client import LemonadeClient
 from lemonade.core.errors import ServerUnreachable
 from lemonade.selftest.place import Place
@@ -46,12 +48,14 @@ class PrivateServer:
 
     Attributes:
         url: where it listens.
-        baseline: files it had open when it had first settled; 0 until somebody looked.
+        files: it had open when it had first settled; 0 until somebody looked.
+        resident_bytes: of it, likewise.
     """
 
     def __init__(self, place: Place) -> None:
         self.url = ""
-        self.baseline = 0
+        self.files = 0
+        self.resident_bytes = 0
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         command = [sys.executable, "-m", "lemonade", "serve", "--host", "127.0.0.1", "--port", "0"]
         self._process = subprocess.Popen(
@@ -99,6 +103,21 @@ class PrivateServer:
     def client(self) -> LemonadeClient:
         """A conversation of its own with it."""
         return LemonadeClient(self.url)
+
+    def sum_of(self, counter: str) -> int:
+        """What a counter of its metrics has come to, whatever the labels.
+
+        Raises:
+            ServerUnreachable: it does not tell.
+        """
+        with requests.Session() as session:
+            session.trust_env = False
+            try:
+                page = session.get(f"{self.url}/metrics", timeout=PATIENCE).text
+            except requests.RequestException as error:
+                raise ServerUnreachable(f"The server tells no metrics: {error}.") from error
+        rows = [row for row in page.splitlines() if row.startswith(f"{counter}_total{{")]
+        return round(sum(float(row.rpartition(" ")[2]) for row in rows))
 
     def last_lines(self, most: int) -> tuple[str, ...]:
         """What it printed last."""

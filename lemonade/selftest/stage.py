@@ -15,13 +15,17 @@ from lemonade.core.errors import LemonadeError, UnsupportedHere
 from lemonade.core.inference import JsonObject
 from lemonade.selftest.place import Place
 from lemonade.selftest.server import PATIENCE, PrivateServer, eventually
-from lemonade.selftest.traces import Trace, alive, end_all, living, open_files
+from lemonade.selftest.traces import Trace, alive, end_all, living, open_files, resident_bytes
 from lemonade.supervisor import LedgerEntry, inspect_ledger
 
 _GUARDIAN: Final = "lemonade.supervisor.guardian"
 _MORE_FILES: Final = 40
 """How many files a server may have open beyond what it had after its first round."""
 
+_MORE_BYTES: Final = 256 << 20
+"""Likewise of memory: floods of logs and thousands of engines may not stay in it."""
+
+_LOOKS: Final = 4
 _CLOSES_WITHIN: Final = 15.0
 
 
@@ -78,8 +82,19 @@ class Stage:
         return next(running, None)
 
     def nothing_is_left(self) -> bool:
-        """Whether no process of ours becomes visible any more, the server being gone."""
-        return eventually(lambda: not living(self.place.mark))
+        """Whether no process of ours is visible any more, the server being gone.
+
+        A process that is just becoming another program shows neither command line nor environment
+        for a moment, as the guardian when it goes to work: one look is not enough.
+        """
+        looks = 0
+
+        def nobody() -> bool:
+            nonlocal looks
+            looks = 0 if living(self.place.mark) else looks + 1
+            return looks >= _LOOKS
+
+        return eventually(nobody)
 
     def newest_incident(self) -> str:
         """The id of the last failure that was recorded."""
@@ -115,10 +130,8 @@ class Stage:
         yield from _of_leases(health)
         yield from _of_ledger(health, entries)
         yield from self._of_processes(entries)
-        files = open_files(server.pid)
-        server.baseline = server.baseline or files
-        if files > server.baseline + _MORE_FILES:
-            yield f"the server has {files} files open, and had {server.baseline} at first"
+        yield from _of_lives(server, health)
+        yield from _of_growth(server)
 
     def _of_processes(self, entries: tuple[LedgerEntry, ...]) -> Iterator[str]:
         traces = living(self.place.mark)
@@ -177,6 +190,33 @@ def _of_ledger(health: JsonObject, entries: tuple[LedgerEntry, ...]) -> Iterator
         for one in entry.record.descendants if entry.record is not None else ():
             if not alive(one.identity.pid):
                 yield f"the ledger has process {one.identity.pid} of {entry.name}, which is dead"
+
+
+def _of_lives(server: PrivateServer, health: JsonObject) -> Iterator[str]:
+    """Every engine that was started has ended once, or is there."""
+    names = ("child_starts", "child_stops", "child_crashes")
+    try:
+        starts, stops, crashes = (server.sum_of(f"lemonade_{name}") for name in names)
+    except LemonadeError as error:
+        yield str(error)
+        return
+    here = len(health["all_models_loaded"])
+    if starts != stops + crashes + here:
+        yield (
+            f"{starts} engines were started, {stops} stopped, {crashes} crashed and {here} are "
+            "loaded: that does not add up"
+        )
+
+
+def _of_growth(server: PrivateServer) -> Iterator[str]:
+    files, memory = open_files(server.pid), resident_bytes(server.pid)
+    server.files = server.files or files
+    server.resident_bytes = server.resident_bytes or memory
+    if files > server.files + _MORE_FILES:
+        yield f"the server has {files} files open, and had {server.files} at first"
+    if memory > server.resident_bytes + _MORE_BYTES:
+        now, first = memory >> 20, server.resident_bytes >> 20
+        yield f"the server has {now} MiB of memory, and had {first} MiB at first"
 
 
 def _unknown(traces: tuple[Trace, ...], known: set[int]) -> list[Trace]:

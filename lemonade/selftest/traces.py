@@ -50,6 +50,15 @@ def open_files(pid: int) -> int:
         return 0
 
 
+def resident_bytes(pid: int) -> int:
+    """Main memory that a process has in use, shared pages included; 0 if it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def tell(pid: int, number: int, mark: str) -> bool:
     """Signal a process if it carries the mark; whether it was there to be signalled."""
     try:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -20,7 +20,7 @@ from lemonade.core.errors import ConnectionLost, ServerRefused
 from lemonade.selftest.asking import Asked
 from lemonade.selftest.draw import Ending, EngineKind, Fault, Moment, draw_round
 from lemonade.selftest.round import conduct
-from lemonade.selftest.stage import Stage, _of_leases, _of_ledger, staged
+from lemonade.selftest.stage import Stage, _of_growth, _of_leases, _of_ledger, _of_lives, staged
 from lemonade.selftest.subject import fake_subject
 from lemonade.selftest.thief import Thief
 from lemonade.selftest.traces import end_all, living, open_files, tell
@@ -112,6 +112,43 @@ def test_a_ledger_that_is_not_true_is_told() -> None:
     assert f"the ledger has a ({2**22 + 1}), which is dead" in list(_of_ledger(health, (dead,)))
     left = replace(entry, state="left-behind", file=Path("b.json"), name="b")
     assert "the ledger says that b is left-behind" in list(_of_ledger(health, (entry, left)))
+
+
+class Teller:
+    """A server that says and uses what it is told to."""
+
+    def __init__(self, **counters: int) -> None:
+        self.counters = counters
+        self.pid = os.getpid()
+        self.files = self.resident_bytes = 0
+
+    def sum_of(self, counter: str) -> int:
+        return self.counters[counter.removeprefix("lemonade_child_")]
+
+
+def test_numbers_that_do_not_add_up_are_told() -> None:
+    health = {"all_models_loaded": [{}]}
+    assert not list(_of_lives(Teller(starts=6, stops=3, crashes=2), health))
+    [said] = _of_lives(Teller(starts=7, stops=3, crashes=2), health)
+    assert said.startswith("7 engines were started, 3 stopped, 2 crashed and 1 are loaded")
+
+
+def test_a_server_that_grows_is_told() -> None:
+    one = Teller()
+    assert not list(_of_growth(one))
+    assert one.files > 0
+    assert one.resident_bytes > 1 << 20
+    with ExitStack() as held:
+        for _ in range(60):
+            held.enter_context(Path(os.devnull).open())
+        [said] = _of_growth(one)
+    assert "files open" in said
+    one.resident_bytes = 1 << 20
+    one.files = 1000
+    ballast = bytearray(b"x") * (300 << 20)
+    [said] = _of_growth(one)
+    assert "MiB of memory, and had 1 MiB at first" in said
+    del ballast
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
 from lemonade import __version__
 from lemonade.catalog import (
     AdapterRegistry,
@@ -39,6 +37,7 @@ from lemonade.config import AccessKeys, Configuration, extra_models
 from lemonade.core.bus import Bus
 from lemonade.core.errors import BadSetting, LemonadeError
 from lemonade.core.events import RequestFinished
+from lemonade.front import Listener
 from lemonade.gateway import Parts, build_application
 from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
 from lemonade.gateway.middleware import REQUEST_ID
@@ -162,18 +161,8 @@ async def _serve(
         logging.getLogger().addHandler(handler)
         stack.callback(logging.getLogger().removeHandler, handler)
         app = build_application(parts)
-        runner = web.AppRunner(
-            app,
-            handle_signals=False,
-            handler_cancellation=True,
-            access_log=None,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-            keepalive_timeout=75.0,
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        for one in sockets:
-            await web.SockSite(runner, one).start()
+        listener = Listener(app, parts, sockets, shutdown_seconds=SHUTDOWN_SECONDS)
+        await stack.enter_async_context(listener)
         _settle_memory()
         bound = sockets[0].getsockname()[1]
         _warn_if_open(settings.host, access)

@@ -48,6 +48,8 @@ class ModelRegistry:
     def __init__(self, catalog: Catalog, user_file: Path) -> None:
         self._catalog = catalog
         self._file = user_file
+        self.version = 0
+        """Counts the changes: what was resolved holds as long as it stays."""
         self._writing = threading.Lock()
         self._tables: dict[Origin, Mapping[str, ModelSpec]] = {
             "builtin": catalog.builtin_models(),
@@ -90,6 +92,7 @@ class ModelRegistry:
     def set_extra(self, specs: Sequence[ModelSpec]) -> None:
         """Replace what was found in the operator's folder."""
         self._tables["extra"] = MappingProxyType({spec.name: spec for spec in specs})
+        self.version += 1
 
     def register(
         self, definition: JsonObject, *, default_source: str = "huggingface", replace: bool = False
@@ -161,6 +164,7 @@ class ModelRegistry:
         if spec.origin != "user":
             table = {**self._tables[spec.origin], spec.name: _resized(spec, gb)}
             self._tables[spec.origin] = MappingProxyType(table)
+            self.version += 1
             return
         with self._writing, changing(self._file):
             document = self._read()
@@ -203,6 +207,7 @@ class ModelRegistry:
             except LemonadeError as error:
                 log.error("The model '%s' in %s is left out: %s", name, self._file, error.message)
         self._tables["user"] = MappingProxyType(table)
+        self.version += 1
         return document
 
     def _write(self, document: JsonObject) -> None:

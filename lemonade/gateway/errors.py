@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from lemonade.core import errors as e
+from lemonade.core.inference import JsonObject
 from lemonade.dialects import ErrorShape, render_error
 
 STATUSES: Final[dict[type[e.LemonadeError], int]] = {
@@ -86,6 +87,23 @@ def status_of(
     return 500
 
 
+def error_answer(
+    error: e.LemonadeError,
+    shape: ErrorShape,
+    overrides: Mapping[type[e.LemonadeError], int] | None = None,
+    *,
+    requested_model: str | None = None,
+) -> tuple[int, JsonObject, tuple[tuple[str, str], ...]]:
+    """An error as the client's dialect writes it: status, body and headers of its own."""
+    status = status_of(error, shape, overrides)
+    body = render_error(error, status, shape=shape)
+    if requested_model and shape == "model" and body["error"].get("param") == "model":
+        body["error"]["requested_model"] = requested_model
+    if status != 503:
+        return status, body, ()
+    return status, body, (("Retry-After", str(error.facts.get("retry_after", RETRY_AFTER))),)
+
+
 def error_response(
     error: e.LemonadeError,
     shape: ErrorShape,
@@ -94,20 +112,21 @@ def error_response(
     requested_model: str | None = None,
 ) -> web.Response:
     """An error as the client's dialect writes it."""
-    status = status_of(error, shape, overrides)
-    body = render_error(error, status, shape=shape)
-    if requested_model and shape == "model" and body["error"].get("param") == "model":
-        body["error"]["requested_model"] = requested_model
+    status, body, headers = error_answer(error, shape, overrides, requested_model=requested_model)
     response = json_response(body, status=status)
-    if status == 503:
-        response.headers["Retry-After"] = str(error.facts.get("retry_after", RETRY_AFTER))
+    response.headers.update(headers)
     return response
 
 
-def json_response(body: object, *, status: int = 200) -> web.Response:
+def json_bytes(body: object) -> bytes:
     """JSON as UTF-8, not escaped to ASCII. Bytes of a client that are no text become `?`."""
+    return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+
+
+def json_response(body: object, *, status: int = 200) -> web.Response:
+    """A response with such JSON."""
     return web.Response(
-        body=json.dumps(body, ensure_ascii=False).encode(errors="replace"),
+        body=json_bytes(body),
         status=status,
         content_type="application/json",
     )

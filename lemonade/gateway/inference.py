@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from lemonade.catalog import Adapter
+from lemonade.core.bus import Bus
 from lemonade.core.errors import (
     ConnectionLost,
     LemonadeError,
@@ -30,7 +31,7 @@ from lemonade.gateway.garbage import printable
 from lemonade.gateway.middleware import HEADERS, REQUEST_ID
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Handler, Route
-from lemonade.gateway.streaming import BufferedError, relay
+from lemonade.gateway.streaming import BufferedError, SentResponse, relay
 from lemonade.gateway.waiting import Prelude
 from lemonade.residency import Lease, Resident
 from lemonade.telemetry import UsageTap
@@ -77,7 +78,7 @@ def _handler(operation: Operation) -> Handler:
         if adapter is not None:
             wanted = replace(wanted, model=base)
             check_operation(parts, parts.registry.resolve(base), wanted)
-        _check_type(parts, wanted)
+        check_type(parts, wanted)
         prelude = _prelude(request, wanted, parts)
         try:
             return await _answer(request, wanted, adapter, started, prelude)
@@ -85,7 +86,8 @@ def _handler(operation: Operation) -> Handler:
             if prelude is None or not prelude.begun:
                 raise
             log.info("%s %s: %s", request.method, request.path, printable(error.message))
-            return prelude.fail(render_error(error, status_of(error, "model"), shape="model"))
+            prelude.fail(render_error(error, status_of(error, "model"), shape="model"))
+            return _told(request, prelude)
         finally:
             if prelude is not None:
                 prelude.stop()
@@ -99,14 +101,29 @@ def _prelude(request: web.Request, wanted: Inference, parts: Parts) -> Prelude |
     settings = parts.configuration.settings
     if not wanted.stream or not settings.heartbeat_after_s or request.version < (1, 1):
         return None
+    if request.transport is None:
+        return None
     headers = request[HEADERS]
+
+    def note(sent: int) -> None:
+        # Should anything go wrong, aiohttp must know that it is too late for another answer.
+        request.writer.output_size = sent
+
     return Prelude(
-        request,
+        request.transport,
         headers,
+        stays=bool(request.keep_alive),
         after=settings.heartbeat_after_s,
         every=settings.heartbeat_every_s,
         step=lambda: parts.pool.step_of(wanted.model),
+        note=note,
     )
+
+
+def _told(request: web.Request, prelude: Prelude) -> web.StreamResponse:
+    """What is left to return where the client was told in its stream."""
+    stays = bool(request.keep_alive)
+    return SentResponse(200, "OK", prelude.composed, sent=prelude.sent, stays=stays)
 
 
 async def _answer(
@@ -132,7 +149,7 @@ async def _answer(
                 parts.bus.publish(RequestAskedAgain(wanted.model, wanted.operation))
                 lost = lease.resident
                 lost.lost += 1
-        await _settled(lost)
+        await settled(lost)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
@@ -153,7 +170,7 @@ async def _read(request: web.Request, operation: Operation, parts: Parts) -> Inf
     return Inference(operation, name, stream=False, body=body)
 
 
-def _check_type(parts: Parts, wanted: Inference) -> None:
+def check_type(parts: Parts, wanted: Inference) -> None:
     """Refuse before anything is loaded what the model cannot do."""
     spec = parts.registry.resolve(wanted.model)
     needed = _NEEDED_TYPE.get(wanted.operation)
@@ -224,7 +241,8 @@ async def _forward(
             status, complete = outcome.status, True
             error = wrap_backend_error(outcome.status, outcome.body, resident.recipe.title)
             if prelude is not None and prelude.begun:
-                return prelude.fail(error)
+                prelude.fail(error)
+                return _told(request, prelude)
             return json_response(error, status=outcome.status)
         status, complete = outcome.status, outcome.complete
         if not complete:
@@ -238,7 +256,7 @@ async def _forward(
         if not complete and tap.saw_end:
             status, complete = 200, True
         if not goes_on:  # it is one request, however often it is asked
-            _publish(parts_of(request), wanted, resident, status, started, complete, tap)
+            publish(parts_of(request).bus, wanted, resident, status, started, complete, tap)
 
 
 def _retries(request: web.Request, error: UpstreamError, *, may_retry: bool) -> bool:
@@ -247,8 +265,8 @@ def _retries(request: web.Request, error: UpstreamError, *, may_retry: bool) -> 
     return lost and may_retry and request.transport is not None
 
 
-def _publish(
-    parts: Parts,
+def publish(
+    bus: Bus,
     wanted: Inference,
     resident: Resident,
     status: int,
@@ -256,9 +274,10 @@ def _publish(
     complete: bool,  # noqa: FBT001 - one of seven facts of a finished request
     tap: UsageTap,
 ) -> None:
+    """Tell everybody that a request is over, and what it cost."""
     usage = tap.finish() if status == 200 else Usage()
     name = resident.served_name
-    parts.bus.publish(
+    bus.publish(
         RequestFinished(
             model=f"{name}:{wanted.adapter}" if wanted.adapter else name,
             operation=wanted.operation,
@@ -273,9 +292,9 @@ def _publish(
 
 async def explain(error: UpstreamError, resident: Resident) -> None:
     """If the engine has ended, say how, and name the incident. Takes a moment at most."""
-    await _settled(resident, within=NOTICED_WITHIN)
+    await settled(resident, within=NOTICED_WITHIN)
     if resident.ending:
-        await _settled(resident)
+        await settled(resident)
     if resident.failure and resident.failure not in error.message:
         error.message = f"{error.message} {resident.failure}"
         error.facts["how"] = resident.failed_by
@@ -284,7 +303,7 @@ async def explain(error: UpstreamError, resident: Resident) -> None:
         error.remedy = f"`lemonade incidents {resident.incident}` says why."
 
 
-async def _settled(resident: Resident, within: float = 2.0) -> None:
+async def settled(resident: Resident, within: float = 2.0) -> None:
     """Give the supervisor a moment to see that the engine is gone, so the next lease loads."""
     try:
         async with asyncio.timeout(within):

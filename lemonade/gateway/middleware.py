@@ -11,6 +11,7 @@ import itertools
 import logging
 import re
 import secrets
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Final
 
@@ -49,21 +50,31 @@ _ALLOWED_HEADERS: Final = (
 )
 
 
+class RequestIds:
+    """Names requests: as the client does, or by counting on from somewhere."""
+
+    def __init__(self) -> None:
+        self._next = itertools.count(secrets.randbits(63))  # to tell apart, not to be secret
+
+    def of(self, given: str) -> str:
+        """The client's own name for its request if it may be one, else a new one."""
+        return given if _ID.match(given) else f"{next(self._next):016x}"
+
+
 def guard(table: RouteTable, access: AccessKeys) -> Middleware:
     """The one middleware."""
-    ids = itertools.count(secrets.randbits(63))  # to tell requests apart, not to be secret
+    ids = RequestIds()
 
     @web.middleware
     async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("X-Request-Id", "")
-        request_id = given if _ID.match(given) else f"{next(ids):016x}"
+        request_id = ids.of(request.headers.get("X-Request-Id", ""))
         REQUEST_ID.set(request_id)
         headers = [("X-Request-Id", request_id), ("Vary", "Origin")]
         request[HEADERS] = headers
         route = table.of(request)
         shape: ErrorShape = "string"  # who may not come in gets a text, whatever the route
         try:
-            _check_origin(request, access, headers)
+            check_origin(request.headers, access, headers)
             if request.method == "OPTIONS":
                 return web.Response(status=204)
             _check_access(request, route, access)
@@ -113,10 +124,20 @@ def _note(request: web.Request, reason: str) -> None:
     log.info("%s %s: %s", request.method, printable(request.path), printable(reason))
 
 
-def _check_origin(
-    request: web.Request, access: AccessKeys, headers: list[tuple[str, str]]
+def check_origin(
+    given: Mapping[str, str], access: AccessKeys, headers: list[tuple[str, str]]
 ) -> None:
-    origin = request.headers.get("Origin")
+    """Add what a page has to be told to the headers of the answer.
+
+    Args:
+        given: the request's headers; names in the case written here are found in it.
+        access: who may come in.
+        headers: of the answer.
+
+    Raises:
+        ForbiddenOrigin: a page of that origin may not use the server.
+    """
+    origin = given.get("Origin")
     headers.append(("Access-Control-Allow-Methods", _METHODS))
     if origin is None:
         headers.append(("Access-Control-Allow-Headers", _ALLOWED_HEADERS))
@@ -126,15 +147,15 @@ def _check_origin(
             f"Pages of the origin '{origin[:200]}' may not use this server.",
             remedy="Its operator can list the origin in LEMONADE_ALLOWED_ORIGINS.",
         )
-    headers.append(("Access-Control-Allow-Headers", _allowed_headers(request)))
+    asked = given.get("Access-Control-Request-Headers", "")
+    headers.append(("Access-Control-Allow-Headers", _allowed_headers(asked)))
     headers.append(("Access-Control-Allow-Origin", origin))
-    if request.headers.get("Access-Control-Request-Private-Network") == "true":
+    if given.get("Access-Control-Request-Private-Network") == "true":
         headers.append(("Access-Control-Allow-Private-Network", "true"))
 
 
-def _allowed_headers(request: web.Request) -> str:
+def _allowed_headers(asked: str) -> str:
     """What a page may send: our list, and what it asks for. Client libraries add their own."""
-    asked = request.headers.get("Access-Control-Request-Headers", "")
     return f"{_ALLOWED_HEADERS}, {asked}" if _NAMES.match(asked) else _ALLOWED_HEADERS
 
 

@@ -19,7 +19,7 @@ from multidict import CIMultiDict
 
 from lemonade.core.errors import ConnectionLost, UpstreamError
 from lemonade.telemetry import UsageTap
-from lemonade.upstream import Forwarder, Sieve, Upstream, UpstreamRequest
+from lemonade.upstream import Extra, Forwarder, Sieve, Upstream, UpstreamRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ async def relay(  # noqa: PLR0913 - it joins two connections
         lambda: protocol.writing_paused,
         modern=request.version >= (1, 1),
         stays=request.keep_alive,
-        extra_headers=extra_headers,
+        extra=Extra.of(extra_headers),
         tap=None if tap is None else tap.feed,
         sieve=sieve,
         begun=_never if prelude is None else prelude.hand_over,

@@ -13,15 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
-
-from aiohttp import web
-
-from lemonade.gateway.streaming import SentResponse
-
-log = logging.getLogger(__name__)
 
 _TICK: Final = 1.0
 """Most seconds between two looks at what is being waited for."""
@@ -40,26 +33,32 @@ class Prelude:
 
     def __init__(
         self,
-        request: web.Request,
-        extra_headers: Sequence[tuple[str, str]],
+        transport: asyncio.Transport,
+        headers: Iterable[tuple[str, str]],
         *,
+        stays: bool,
         after: float,
         every: float,
         step: Callable[[], str],
+        note: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Set the timer.
 
         Args:
-            request: of a client that wants a stream and speaks HTTP/1.1.
-            extra_headers: as every answer has them.
+            transport: of a client that wants a stream and speaks HTTP/1.1.
+            headers: as every answer has them.
+            stays: whether the client keeps its connection.
             after: seconds of silence before the stream begins.
             every: seconds between two comments that say the same.
             step: what is being waited for, in a few words.
+            note: told how many bytes the client's connection has been handed.
         """
-        self._request = request
-        self._extra_headers = extra_headers
+        self._transport = transport
+        self._headers = headers
+        self._stays = stays
         self._every = every
         self._step = step
+        self._note = note
         self._loop = asyncio.get_running_loop()
         self._said = ""
         self._said_at = 0.0
@@ -79,21 +78,14 @@ class Prelude:
         self.stop()
         return self.begun
 
-    def fail(self, body: Mapping[str, Any]) -> web.StreamResponse:
+    def fail(self, body: Mapping[str, Any]) -> None:
         """End the stream with an error event. It has begun."""
         self.stop()
-        self._write(b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n")
-        transport = self._request.transport
-        if transport is not None and not transport.is_closing():
-            transport.write(_LAST_CHUNK)
-            self.sent += len(_LAST_CHUNK)
-        self._request.writer.output_size = self.sent
-        stays = bool(self._request.keep_alive)
-        return SentResponse(200, "OK", self.composed, sent=self.sent, stays=stays)
+        event = b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+        self._hand_over(_chunk(event) + _LAST_CHUNK)
 
     def _begin(self) -> None:
-        transport = self._request.transport
-        if transport is None or transport.is_closing():
+        if self._transport.is_closing():
             self.stop()
             return
         lines = [
@@ -102,28 +94,27 @@ class Prelude:
             "Cache-Control: no-cache",
             "X-Accel-Buffering: no",
             "Transfer-Encoding: chunked",
-            *(f"{name}: {value}" for name, value in self._extra_headers),
-            *(() if self._request.keep_alive else ("Connection: close",)),
+            *(f"{name}: {value}" for name, value in self._headers),
+            *(() if self._stays else ("Connection: close",)),
         ]
         self.composed = "\r\n".join((*lines, "", "")).encode("latin-1")
-        transport.write(self.composed)
+        self._hand_over(self.composed)
         self.begun = True
-        self.sent = len(self.composed)
         self._tick()
 
     def _tick(self) -> None:
         step, now = self._step(), self._loop.time()
         if step != self._said or now - self._said_at >= self._every:
             self._said, self._said_at = step, now
-            self._write(f": {' '.join(step.split())}\n\n".encode())
+            self._hand_over(_chunk(f": {' '.join(step.split())}\n\n".encode()))
         self._timer = self._loop.call_later(min(_TICK, self._every), self._tick)
 
-    def _write(self, event: bytes) -> None:
-        transport = self._request.transport
-        if transport is None or transport.is_closing():
-            return
-        chunk = b"%x\r\n%b\r\n" % (len(event), event)
-        transport.write(chunk)
-        self.sent += len(chunk)
-        # Should anything go wrong, aiohttp must know that it is too late for another answer.
-        self._request.writer.output_size = self.sent
+    def _hand_over(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+            self.sent += len(data)
+            self._note(self.sent)
+
+
+def _chunk(event: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(event), event)

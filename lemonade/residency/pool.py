@@ -107,7 +107,7 @@ class Pool(TaskOwner):
         key = spec.canonical_name
         while True:
             resident = self._residents.serving.get(key)
-            if resident is not None and not resident.ending:
+            if resident is not None and not resident.ending:  # as `warm`
                 return Lease(resident)
             pending = self._residents.loading.get(key)
             leaving = resident or pending
@@ -122,6 +122,11 @@ class Pool(TaskOwner):
             lease = await self._lease_of(pending)
             if lease is not None:
                 return lease
+
+    def warm(self, key: str) -> Resident | None:
+        """Who can answer at once, by canonical name; a lease of it may be made right away."""
+        resident = self._residents.serving.get(key)
+        return None if resident is None or resident.ending else resident
 
     def plan(self, name: str, request: LoadRequest) -> LoadPlan:
         """Plan a load that is not carried out.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from lemonade.core.errors import UpstreamError
 from lemonade.upstream.connection import BodySink
 from lemonade.upstream.framing import BodyKind, BodyWalker, ResponseHead, walker_for
-from lemonade.upstream.heads import client_framing, compose_head, error_event, is_event_stream
+from lemonade.upstream.heads import Extra, client_framing, compose_head, error_event
 
 ERROR_LIMIT: Final = 64 * 1024
 """How much of a child's error is read when the caller wants to word it anew."""
@@ -25,6 +25,7 @@ _HELD_LIMIT: Final = 64 * 1024
 """How long an unfinished chunk of a stream may grow before it is passed on as it is."""
 
 _EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
+_NO_EXTRA: Final = Extra()
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
@@ -63,7 +64,7 @@ class Forwarder:
         *,
         modern: bool,
         stays: bool,
-        extra_headers: Sequence[tuple[str, str]] = (),
+        extra: Extra = _NO_EXTRA,
         tap: Callable[[bytes], None] | None = None,
         sieve: Sieve | None = None,
         begun: Callable[[], bool] = lambda: False,
@@ -76,7 +77,7 @@ class Forwarder:
             enough: whether the client's connection has more than it can send at once.
             modern: whether the client speaks HTTP/1.1.
             stays: whether the client wants to keep the connection.
-            extra_headers: see `compose_head`.
+            extra: see `compose_head`.
             tap: is shown the body as it comes.
             sieve: takes something out of a stream; then its chunks are ours.
             begun: asked once, when the body begins: whether the client has been sent a head of
@@ -87,7 +88,7 @@ class Forwarder:
         self._enough = enough
         self._modern = modern
         self._wants_to_stay = stays
-        self._extra_headers = extra_headers
+        self._extra = extra
         self._tap = tap
         self._sieve = sieve
         self._begun = begun
@@ -139,15 +140,15 @@ class Forwarder:
             if framing is BodyKind.UNTIL_CLOSE:
                 self.stays = False
             self.composed = compose_head(
-                head, framing, modern=self._modern, stays=self.stays, extra=self._extra_headers
+                head, framing, modern=self._modern, stays=self.stays, extra=self._extra
             )
             self._unsent_head = self.composed
         unsized = framing in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE)
-        if self._sieve is not None and unsized and is_event_stream(head):
+        if self._sieve is not None and unsized and head.event_stream:
             self._walker = walker_for(head, collect=True)
             return self._pass_sieved
         match head.body, framing:
-            case BodyKind.CHUNKED, BodyKind.CHUNKED if is_event_stream(head):
+            case BodyKind.CHUNKED, BodyKind.CHUNKED if head.event_stream:
                 return self._pass_whole_chunks
             case BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE:
                 self._walker = walker_for(head, collect=True)
@@ -258,7 +259,7 @@ class Forwarder:
         """
         assert self.head is not None
         self.stays = False
-        can_speak = is_event_stream(self.head) and not self._torn and self._at_end_of_event()
+        can_speak = self.head.event_stream and not self._torn and self._at_end_of_event()
         event = error_event(error)
         if can_speak and self._framing is BodyKind.CHUNKED:
             self._write(b"%x\r\n%b\r\n" % (len(event), event) + _LAST_CHUNK)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from dataclasses import field
 from enum import Enum
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from lemonade.core.errors import GarbledAnswer
@@ -20,6 +22,9 @@ from lemonade.core.records import dataclass
 HEAD_LIMIT: Final = 64 * 1024
 TRAILER_LIMIT: Final = 16 * 1024
 _SIZE_LINE_LIMIT: Final = 4 * 1024
+
+_KNOWN_SIZE: Final = 2 * 1024
+"""How long a head may be to be remembered."""
 
 _CR: Final = 0x0D
 _LF: Final = 0x0A
@@ -55,6 +60,8 @@ class ResponseHead:
         body: how the body's end is told.
         length: bytes of the body; 0 unless `body` is `LENGTH`.
         keep_alive: whether the child will take another request on the connection.
+        event_stream: whether the body is a stream of server-sent events.
+        composed: heads for clients that were made of it; see `compose_head`.
     """
 
     minor: int
@@ -64,17 +71,19 @@ class ResponseHead:
     body: BodyKind
     length: int
     keep_alive: bool
+    event_stream: bool = False
+    composed: dict[object, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def get(self, name: bytes) -> bytes:
         """The value of the first field of that (lower-case) name, or nothing."""
-        for field, value in self.headers:
-            if field.lower() == name:
+        for known, value in self.headers:
+            if known.lower() == name:
                 return value
         return b""
 
 
 def parse_head(block: bytes, method: str) -> ResponseHead:
-    """Read a head.
+    """Read a head. An engine's are much alike, and those read lately are known.
 
     Args:
         block: from the status line to the empty line, both included.
@@ -83,21 +92,26 @@ def parse_head(block: bytes, method: str) -> ResponseHead:
     Raises:
         GarbledAnswer: it is not HTTP/1, or says two things about its length.
     """
+    return (_parse_known if len(block) <= _KNOWN_SIZE else _parse)(block, method)
+
+
+def _parse(block: bytes, method: str) -> ResponseHead:
     line = _STATUS_LINE.match(block)
     if line is None:
         raise GarbledAnswer("The engine's answer does not begin with an HTTP status line.")
-    minor, status = int(line[1]), int(line[2])
+    minor, status, reason = int(line[1]), int(line[2]), line[3] or b""
     headers: list[Header] = []
     lengths: list[bytes] = []
     codings: list[bytes] = []
     connection: list[bytes] = []
+    content_type = b""
     position, end = line.end(), len(block) - 2
     while position < end:
-        field = _FIELD.match(block, position)
-        if field is None:
+        line = _FIELD.match(block, position)
+        if line is None:
             raise GarbledAnswer("The engine's answer has a malformed header line.")
-        position = field.end()
-        name, value = field.groups()
+        position = line.end()
+        name, value = line.groups()
         headers.append((name, value))
         lowered = name.lower()
         if lowered == b"content-length":
@@ -106,17 +120,23 @@ def parse_head(block: bytes, method: str) -> ResponseHead:
             codings.append(value)
         elif lowered == b"connection":
             connection.extend(word.strip() for word in value.lower().split(b","))
+        elif lowered == b"content-type":
+            content_type = content_type or value
     kind, length = _framing(status, method, minor, lengths, codings)
     keep_alive = b"close" not in connection if minor else b"keep-alive" in connection
     return ResponseHead(
         minor=minor,
         status=status,
-        reason=line[3] or b"",
+        reason=reason,
         headers=tuple(headers),
         body=kind,
         length=length,
         keep_alive=keep_alive and kind is not BodyKind.UNTIL_CLOSE,
+        event_stream=content_type[:17].lower() == b"text/event-stream",
     )
+
+
+_parse_known = lru_cache(maxsize=256)(_parse)
 
 
 def _framing(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
+from lemonade.core.records import dataclass
 from lemonade.core.errors import UpstreamError
 from lemonade.upstream.framing import BodyKind, ResponseHead
 
@@ -33,9 +34,27 @@ _SHARED: Final = b"vary"
 """Both sides may say this; lists of it add up."""
 
 
-def is_event_stream(head: ResponseHead) -> bool:
-    """Whether the body is a stream of server-sent events."""
-    return head.get(b"content-type")[:17].lower() == b"text/event-stream"
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Fields that are added to a head, and replace those of the same names.
+
+    Attributes:
+        names: in lower case; not those whose lists add up.
+        lines: as they are written.
+    """
+
+    names: frozenset[bytes] = frozenset()
+    lines: bytes = b""
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[str, str]]) -> Self:
+        """From names and values."""
+        names = {name.lower().encode("latin-1") for name, _ in pairs}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in pairs)
+        return cls(frozenset(names - {_SHARED}), lines.encode("latin-1"))
+
+
+_NOTHING: Final = Extra()
 
 
 def client_framing(head: ResponseHead, *, modern: bool) -> BodyKind:
@@ -56,7 +75,7 @@ def compose_head(
     *,
     modern: bool,
     stays: bool,
-    extra: Sequence[tuple[str, str]] = (),
+    extra: Extra = _NOTHING,
 ) -> bytes:
     """The head for the client, up to its empty line.
 
@@ -67,18 +86,34 @@ def compose_head(
         stays: whether the connection can take another request.
         extra: fields that are added, and replace those of the same names.
     """
-    is_stream = is_event_stream(head)
-    dropped = _STREAM_DROPPED if is_stream else _DROPPED
-    replaced = {name.lower().encode("latin-1") for name, _ in extra}
-    replaced.discard(_SHARED)
+    key = modern, stays, extra.names
+    known = head.composed.get(key)
+    if known is None:
+        known = head.composed[key] = _compose(
+            head, framing, modern=modern, stays=stays, replaced=extra.names
+        )
+    return known + extra.lines + b"\r\n"
+
+
+def _compose(
+    head: ResponseHead,
+    framing: BodyKind,
+    *,
+    modern: bool,
+    stays: bool,
+    replaced: frozenset[bytes],
+) -> bytes:
+    """All but the added fields and the empty line."""
+    is_stream = head.event_stream
+    dropped = {*(_STREAM_DROPPED if is_stream else _DROPPED), *replaced}
     parts = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
     for name, value in head.headers:
         lowered = name.lower()
         if lowered == b"connection":
-            replaced.update(word.strip().lower() for word in value.split(b","))
+            dropped.update(word.strip().lower() for word in value.split(b","))
     for name, value in head.headers:
         lowered = name.lower()
-        if lowered in dropped or lowered in replaced or lowered[:15] == b"access-control-":
+        if lowered in dropped or lowered[:15] == b"access-control-":
             continue
         parts.append(b"%b: %b\r\n" % (name, value))
     if framing is BodyKind.CHUNKED:
@@ -95,9 +130,6 @@ def compose_head(
         parts.append(b"Connection: keep-alive\r\n")
     if is_stream:
         parts.append(_STREAM_HEADERS)
-    for extra_name, extra_value in extra:
-        parts.append(f"{extra_name}: {extra_value}\r\n".encode("latin-1"))
-    parts.append(b"\r\n")
     return b"".join(parts)
 
 

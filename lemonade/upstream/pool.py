@@ -18,7 +18,12 @@ from lemonade.core.errors import (
 )
 from lemonade.core.process import Endpoint
 from lemonade.upstream.connection import Connection, HeadSink, StaleConnection
-from lemonade.upstream.request import UpstreamRequest, render_request
+from lemonade.upstream.request import (
+    UpstreamRequest,
+    finish_relayed,
+    render_relayed,
+    render_request,
+)
 from lemonade.upstream.response import UpstreamResponse
 
 IDLE_LIMIT: Final = 256
@@ -29,6 +34,10 @@ IDLE_SECONDS: Final = 4.0
 
 CONNECT_SECONDS: Final = 5.0
 """How long a connection to a child on this machine may take."""
+
+
+_BEGINNINGS: Final = 64
+"""How many beginnings of heads are remembered; clients' header lines are much alike."""
 
 
 class Upstream:
@@ -57,6 +66,7 @@ class Upstream:
         """The youngest is last. With each the time when it became idle."""
         self._busy: set[Connection] = set()
         self._broom: asyncio.TimerHandle | None = None
+        self._beginnings: dict[tuple[str, bytes], bytes] = {}
         self._closed = False
 
     @property
@@ -81,6 +91,17 @@ class Upstream:
             MalformedRequest: see `render_request`.
         """
         return render_request(request, self._host, self._api_key)
+
+    def render_relayed(self, path: str, lines: bytes, request_id: str, length: int) -> bytes:
+        """The head of a POST with a client's own header lines; see `render_relayed`."""
+        key = path, lines
+        beginning = self._beginnings.get(key)
+        if beginning is None:
+            if len(self._beginnings) >= _BEGINNINGS:
+                self._beginnings.clear()
+            beginning = render_relayed(path, lines, self._host, self._api_key)
+            self._beginnings[key] = beginning
+        return finish_relayed(beginning, request_id, length)
 
     def take(self) -> Connection | None:
         """An idle connection, now busy, or `None`. Follow with `Connection.begin` or `abort`."""

@@ -75,3 +75,26 @@ def render_request(request: UpstreamRequest, host: str, api_key: str) -> bytes:
     if api_key:
         text += f"authorization: Bearer {api_key}\r\n"
     return text.encode("utf-8", "surrogateescape") + b"\r\n"
+
+
+def render_relayed(path: str, lines: bytes, host: str, api_key: str) -> bytes:
+    """The head of a request to be relayed, but for its last lines; see `finish_relayed`.
+
+    Args:
+        path: absolute.
+        lines: whole lines of those headers of the client that a child may see.
+        host: for the Host header.
+        api_key: the child's own; empty if it has none.
+    """
+    secret = f"authorization: Bearer {api_key}\r\n" if api_key else ""
+    beginning = f"POST {path} HTTP/1.1\r\nhost: {host}\r\n{secret}"
+    return beginning.encode() + b"content-type: application/json\r\n" + lines
+
+
+def finish_relayed(beginning: bytes, request_id: str, length: int) -> bytes:
+    """The whole head: what differs between requests that are otherwise alike comes last."""
+    return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+        beginning,
+        request_id.encode(),
+        length,
+    )

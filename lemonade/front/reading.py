@@ -1,0 +1,125 @@
+"""Where a request begins and ends, and whether that is all there is to know about it. Sans I/O.
+
+Strict where framing is concerned: a request that another reader, behind us, could take for two, or
+for one with another body, is refused. Everything else that is unusual is not judged here but
+handed over.
+
+Source: RFC 9112, sections 2.2, 3, 5, 6 and 11.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import Enum
+from typing import Final
+
+from lemonade.core.records import dataclass
+
+HEAD_LIMIT: Final = 64 * 1024
+"""How long a head may be."""
+
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])\r\n")
+_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\r\n\0]*?)[ \t]*\r\n")
+_DIGITS: Final = re.compile(rb"[0-9]{1,15}\Z")
+_SINGLE: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
+"""Fields that mean something else the second time."""
+
+_UNUSUAL: Final = frozenset({b"content-encoding", b"expect"})
+"""Fields with which a body is not what it seems, or not there yet."""
+
+
+class Verdict(Enum):
+    """What is to be done with a request."""
+
+    OURS = "ours"
+    """A POST with a length: its body says the rest."""
+
+    LEND = "lend"
+    """Somebody else's, and its end is known."""
+
+    GIVE = "give"
+    """Somebody else's, and so is the connection from now on."""
+
+    REFUSE = "refuse"
+    """Nobody's: it could be understood in two ways."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The head of a request.
+
+    Attributes:
+        verdict: what is to be done with it.
+        method: as it was written.
+        target: likewise.
+        length: bytes of the body that follows, unless the verdict is `GIVE` or `REFUSE`.
+        stays: whether the client keeps the connection.
+        fields: by name in lower case; of several of a name the last.
+        refusal: why it is refused, as a sentence.
+    """
+
+    verdict: Verdict
+    method: bytes = b""
+    target: bytes = b""
+    length: int = 0
+    stays: bool = True
+    fields: Mapping[bytes, bytes] | None = None
+    refusal: str = ""
+
+
+def read_head(block: bytes) -> RequestHead:
+    """Read a head, from the request line to the empty line, both included. Never raises."""
+    line = _LINE.match(block)
+    if line is None:
+        # It may be another version, or no HTTP; whoever gets it can only refuse it.
+        return RequestHead(Verdict.GIVE)
+    method, target, modern = line[1], line[2], line[3] == b"1"
+    fields: dict[bytes, bytes] = {}
+    repeated = False
+    position, end = line.end(), len(block) - 2
+    while position < end:
+        field = _FIELD.match(block, position)
+        if field is None:
+            return _refuse("A header line of the request is malformed.")
+        position = field.end()
+        name = field[1].lower()
+        if name in fields:
+            if name in _SINGLE and fields[name] != field[2]:
+                return _refuse(f"The request has more than one {name.decode()}.")
+            if name == b"connection":
+                fields[name] += b"," + field[2]
+                continue
+            repeated = True
+        fields[name] = field[2]
+    head = _judge(method, target, fields, modern=modern)
+    if repeated and head.verdict is Verdict.OURS:
+        return replace(head, verdict=Verdict.LEND)
+    return head
+
+
+def _judge(
+    method: bytes, target: bytes, fields: dict[bytes, bytes], *, modern: bool
+) -> RequestHead:
+    coding, said = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+    if coding is not None:
+        if said is not None:
+            return _refuse("The request has both a Content-Length and a Transfer-Encoding.")
+        if not modern or coding.lower() != b"chunked":
+            return _refuse("The request has a Transfer-Encoding that is not just 'chunked'.")
+    if said is not None and _DIGITS.match(said) is None:
+        return _refuse("The request's Content-Length is not a number.")
+    length = int(said) if said else 0
+    words = [word.strip() for word in fields.get(b"connection", b"").lower().split(b",")]
+    stays = b"close" not in words if modern else b"keep-alive" in words
+    if coding is not None or b"upgrade" in fields or method == b"CONNECT":
+        return RequestHead(Verdict.GIVE)
+    ours = method == b"POST" and modern and said is not None and fields.keys().isdisjoint(_UNUSUAL)
+    verdict = Verdict.OURS if ours else Verdict.LEND
+    return RequestHead(verdict, method, target, length, stays, fields)
+
+
+def _refuse(why: str) -> RequestHead:
+    return RequestHead(Verdict.REFUSE, refusal=why)

@@ -1,0 +1,101 @@
+"""`Relay`: which requests can be answered from here, and with what."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from lemonade.core.errors import LemonadeError
+from lemonade.core.inference import Inference
+from lemonade.dialects import read_inference
+from lemonade.front.client import Client
+from lemonade.front.entrance import Entry
+from lemonade.front.exchange import Exchange
+from lemonade.gateway import Parts, RequestIds, check_type, choose_adapter, fit_now
+from lemonade.jobs import TaskOwner
+from lemonade.residency import Resident
+
+log = logging.getLogger(__name__)
+
+_KNOWN: Final = 1024
+"""How many names of models are remembered."""
+
+
+class Relay(TaskOwner):
+    """Opens exchanges. Owns the tasks of those that have to wait for something.
+
+    A model is looked up by the name a client wrote, under which it stays known until the registry
+    changes. Whatever is not plain is left to the gateway, which explains what is wrong with it.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.parts = parts
+        self.ids = RequestIds()
+        self._keys: dict[tuple[str, str], str] = {}
+        self._version = -1
+        self._exchanges: set[Exchange] = set()
+
+    async def _end_all(self) -> None:
+        for exchange in tuple(self._exchanges):
+            exchange.abandon()
+
+    def open(self, client: Client, entry: Entry, body: bytes) -> Exchange | None:
+        """An exchange for a whole request, not begun yet; `None` if it has to go elsewhere."""
+        started = time.monotonic()
+        operation = entry.operation
+        assert operation is not None
+        try:
+            wanted = read_inference(operation, body)
+            resident = self._warm(wanted)
+            if resident is None:
+                return None
+            wanted = choose_adapter(wanted, resident, None)
+            fitted = (
+                fit_now(wanted, resident)
+                if resident.recipe.upstream.adapts
+                else (wanted.body, None)
+            )
+        except LemonadeError:
+            return None
+        if fitted is None:
+            return None
+        exchange = Exchange(self, client, entry, wanted, resident, fitted, started)
+        self._exchanges.add(exchange)
+        return exchange
+
+    def spawn(self, exchange: Exchange, deed: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Do something that waits, on behalf of an exchange."""
+        return self._tasks.create_task(self._do(exchange, deed))
+
+    def forget(self, exchange: Exchange) -> None:
+        """It is over."""
+        self._exchanges.discard(exchange)
+
+    async def _do(self, exchange: Exchange, deed: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await deed()
+        except Exception:  # a bug in one request must not take the others down
+            log.exception("Relaying failed")
+            exchange.fail()
+
+    def _warm(self, wanted: Inference) -> Resident | None:
+        """The resident that can answer at once.
+
+        Raises:
+            LemonadeError: there is no such model, or it does not do that.
+        """
+        registry = self.parts.registry
+        if registry.version != self._version or len(self._keys) > _KNOWN:
+            self._keys.clear()
+            self._version = registry.version
+        known = wanted.model, wanted.operation
+        key = self._keys.get(known)
+        if key is None:
+            spec = registry.resolve(wanted.model)
+            check_type(self.parts, wanted)
+            key = self._keys[known] = spec.canonical_name
+        return self.parts.pool.warm(key)

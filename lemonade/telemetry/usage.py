@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeAlias, TypeVar
 
+import msgspec
+
 from lemonade.core.inference import Usage
 
 STREAM_TAIL: Final = 4 * 1024
@@ -23,6 +25,9 @@ STREAM_TAIL: Final = 4 * 1024
 
 BODY_TAIL: Final = 64 * 1024
 """How much of the end of an answer in one piece is kept. Most answers are smaller."""
+
+_SHORT: Final = 4 * 1024
+"""How long an answer in one piece may be to be read as a whole instead of from its end."""
 
 _LAST_WORD: Final = b"data: [DONE]"
 
@@ -135,8 +140,14 @@ class UsageTap:
         """What the answer says about its cost. Never raises."""
         if self._heard_at is None:
             return Usage()
-        tail = b"".join(self._blocks)[-self._keep :]
-        self._blocks.clear()
+        blocks = self._blocks
+        if len(blocks) == 1 and not self._stream and len(blocks[0]) <= _SHORT:
+            usage = _read_short(blocks[0])
+            if usage is not None:
+                blocks.clear()
+                return usage
+        tail = b"".join(blocks)[-self._keep :]
+        blocks.clear()
         used, timings = _last_object(tail, b'"usage"'), _last_object(tail, b'"timings"')
         if used is None and timings is None and b"\r\n" in tail:
             # A chunk may have ended in the middle of what is looked for. Engines rarely do that,
@@ -188,6 +199,57 @@ class UsageTap:
         if to_first is None:
             to_first = first - self._started
         return replace(usage, time_to_first_token=to_first, tokens_per_second=speed)
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Used(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Short(msgspec.Struct):
+    """An answer in one piece of the usual shape."""
+
+    usage: _Used
+    choices: list[_Choice] = []
+    timings: dict[str, Any] | None = None
+
+
+_SHORT_ANSWER: Final = msgspec.json.Decoder(_Short)
+
+
+def _read_short(body: bytes) -> Usage | None:
+    """What a short answer says; `None` if it is not of the usual shape, which proves nothing."""
+    try:
+        answer = _SHORT_ANSWER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    used, choices = answer.usage, answer.choices
+    reason = choices[0].finish_reason if choices else None
+    prompt, output = used.prompt_tokens, used.completion_tokens
+    details = used.prompt_tokens_details
+    cached = None if details is None else details.cached_tokens
+    if len(choices) > 1 or min(prompt or 0, output or 0, cached or 0) < 0:
+        return None
+    if answer.timings is not None:
+        told = {"prompt_tokens": prompt, "completion_tokens": output}
+        more = {"prompt_tokens_details": {"cached_tokens": cached}}
+        return _read_usage({**told, **more}, answer.timings, reason)
+    return Usage(
+        input_tokens=prompt if prompt is None or cached is None else max(0, prompt - cached),
+        output_tokens=output,
+        prompt_tokens=prompt,
+        cache_tokens=cached,
+        finish_reason=reason,
+    )
 
 
 def _read_usage(

@@ -293,3 +293,39 @@ def test_a_long_beginning_is_not_kept() -> None:
     blocks = [(float(at), b"x" * 10_000) for at in range(20)]
     usage = timed(*blocks, (20.0, b"\n\n" + TOKEN), end=21.0)
     assert usage.time_to_first_token == 20.0
+
+
+COUNTS = st.one_of(st.none(), st.integers(-1, 10**6))
+ANSWERS = st.fixed_dictionaries(
+    {
+        "usage": st.fixed_dictionaries(
+            {"prompt_tokens": COUNTS},
+            optional={
+                "completion_tokens": COUNTS,
+                "prompt_tokens_details": st.one_of(
+                    st.none(), st.fixed_dictionaries({}, optional={"cached_tokens": COUNTS})
+                ),
+            },
+        )
+    },
+    optional={
+        "choices": st.lists(
+            st.fixed_dictionaries(
+                {"message": st.fixed_dictionaries({"content": st.text(max_size=20)})},
+                optional={"finish_reason": st.sampled_from([None, "stop", "length"])},
+            ),
+            max_size=2,
+        ),
+        "timings": st.fixed_dictionaries(
+            {}, optional={key: st.integers(0, 999) for key in TIMINGS}
+        ),
+    },
+)
+
+
+@given(ANSWERS, st.sampled_from([1, 2]))
+def test_an_answer_read_as_a_whole_says_what_its_end_says(body: object, pieces: int) -> None:
+    whole = json.dumps(body).encode()
+    middle = len(whole) // pieces
+    in_pieces = read(*(one for one in (whole[:middle], whole[middle:], b" ") if one), stream=False)
+    assert read(whole, stream=False) == in_pieces

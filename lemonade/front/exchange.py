@@ -108,7 +108,7 @@ class Exchange:
         self._request_id = owner.ids.of(entry.given_id)
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._prelude: Prelude | None = None
+        self._prelude = self._make_prelude() if wanted.stream else None
         self._over = False
         self._again = False
         """Whether a kept connection turned out to be closed, and a fresh one is used."""
@@ -141,7 +141,7 @@ class Exchange:
             ),
             tap=self._tap.feed,
             sieve=sieve,
-            begun=self._hand_over,
+            begun=_never if self._prelude is None else self._prelude.hand_over,
             keep_errors=True,
         )
 
@@ -149,8 +149,6 @@ class Exchange:
 
     def begin(self) -> None:
         """Ask the engine."""
-        if self._wanted.stream:
-            self._prelude = self._make_prelude()
         connection = self._lease.instance.upstream.take()
         if connection is None:
             self._spawn(self._connect)
@@ -184,11 +182,6 @@ class Exchange:
         connection.begin(
             head, self._body, "POST", self._forwarder.take_head, self._news, patience=patience
         )
-
-    def _hand_over(self) -> bool:
-        """The head of the answer is here; whether the client was sent one already."""
-        prelude = self._prelude
-        return prelude is not None and prelude.hand_over()
 
     def _news(self) -> None:
         """Called by the connection when the answer is over, or somebody has enough."""
@@ -363,3 +356,7 @@ class Exchange:
 
     def _spawn(self, deed: Callable[[], Awaitable[None]]) -> None:
         self._task = self._owner.spawn(self, deed)
+
+
+def _never() -> bool:
+    return False

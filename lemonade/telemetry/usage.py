@@ -13,7 +13,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -148,15 +147,18 @@ class UsageTap:
                 return usage
         tail = b"".join(blocks)[-self._keep :]
         blocks.clear()
+        if self._stream:
+            usage = _read_last_event(tail)
+            if usage is not None:
+                return self._measured(usage)
         used, timings = _last_object(tail, b'"usage"'), _last_object(tail, b'"timings"')
-        if used is None and timings is None and b"\r\n" in tail:
+        if used is None and b"\r\n" in tail:
             # A chunk may have ended in the middle of what is looked for. Engines rarely do that,
             # and size lines do not occur in JSON.
             tail = _CHUNK_SIZE.sub(b"", tail)
             used, timings = _last_object(tail, b'"usage"'), _last_object(tail, b'"timings"')
         usage = _read_usage(used or {}, timings or {}, _last_reason(tail))
-        told = usage.time_to_first_token is not None and usage.tokens_per_second is not None
-        return usage if told or not self._stream else self._measured(usage)
+        return self._measured(usage) if self._stream else usage
 
     def _look(self, text: bytes) -> None:
         """Go through the events that came; stop looking at the first that has something made."""
@@ -186,6 +188,8 @@ class UsageTap:
         token is kept back until it is clear whether it belongs to a call. So an answer was made
         from the first event to the end. What came all at once says nothing about that.
         """
+        if usage.time_to_first_token is not None and usage.tokens_per_second is not None:
+            return usage
         heard, now = self._heard_at, self._clock()
         assert heard is not None
         begun = heard if self._begun_at is None else self._begun_at
@@ -198,7 +202,15 @@ class UsageTap:
         to_first = usage.time_to_first_token
         if to_first is None:
             to_first = first - self._started
-        return replace(usage, time_to_first_token=to_first, tokens_per_second=speed)
+        return Usage(
+            input_tokens=usage.input_tokens,
+            output_tokens=made,
+            prompt_tokens=usage.prompt_tokens,
+            cache_tokens=usage.cache_tokens,
+            time_to_first_token=to_first,
+            tokens_per_second=speed,
+            finish_reason=usage.finish_reason,
+        )
 
 
 class _Details(msgspec.Struct):
@@ -226,8 +238,24 @@ class _Short(msgspec.Struct):
 _SHORT_ANSWER: Final = msgspec.json.Decoder(_Short)
 
 
-def _read_short(body: bytes) -> Usage | None:
-    """What a short answer says; `None` if it is not of the usual shape, which proves nothing."""
+def _read_last_event(tail: bytes) -> Usage | None:
+    """What the last event with usage says; `None` if it is not of the usual shape."""
+    at = tail.rfind(b'"usage"')
+    beginning, end = tail.rfind(b"data: {", 0, at), tail.find(b"\n", at)
+    if at < 0 or beginning < 0 or end < 0:
+        return None
+    if b'"timings"' in tail[end:]:
+        return None
+    return _read_short(tail[beginning + 6 : end], tail[:beginning])
+
+
+def _read_short(body: bytes, before: bytes = b"") -> Usage | None:
+    """What a short answer says; `None` if it is not of the usual shape, which proves nothing.
+
+    Args:
+        body: JSON.
+        before: what the same stream said before it; the reason for its end may stand there.
+    """
     try:
         answer = _SHORT_ANSWER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -237,14 +265,18 @@ def _read_short(body: bytes) -> Usage | None:
     prompt, output = used.prompt_tokens, used.completion_tokens
     details = used.prompt_tokens_details
     cached = None if details is None else details.cached_tokens
-    if len(choices) > 1 or min(prompt or 0, output or 0, cached or 0) < 0:
+    if prompt is None or len(choices) > 1 or min(prompt, output or 0, cached or 0) < 0:
         return None
+    if before:
+        if answer.timings is None and b'"timings"' in before:
+            return None
+        reason = reason or _last_reason(before)
     if answer.timings is not None:
         told = {"prompt_tokens": prompt, "completion_tokens": output}
         more = {"prompt_tokens_details": {"cached_tokens": cached}}
         return _read_usage({**told, **more}, answer.timings, reason)
     return Usage(
-        input_tokens=prompt if prompt is None or cached is None else max(0, prompt - cached),
+        input_tokens=prompt if cached is None else max(0, prompt - cached),
         output_tokens=output,
         prompt_tokens=prompt,
         cache_tokens=cached,

@@ -346,10 +346,8 @@ def walker_for(head: ResponseHead, *, collect: bool = False) -> BodyWalker:
         head: of the answer.
         collect: keep what the body says, for `payload`.
     """
-    match head.body:
-        case BodyKind.CHUNKED:
-            return ChunkedBody(collect=collect)
-        case BodyKind.UNTIL_CLOSE:
-            return UnboundedBody(collect=collect)
-        case BodyKind.LENGTH | BodyKind.NONE:
-            return LengthBody(head.length, collect=collect)
+    if head.body is BodyKind.CHUNKED:
+        return ChunkedBody(collect=collect)
+    if head.body is BodyKind.UNTIL_CLOSE:
+        return UnboundedBody(collect=collect)
+    return LengthBody(head.length, collect=collect)

@@ -34,7 +34,7 @@ _SHARED: Final = b"vary"
 """Both sides may say this; lists of it add up."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Extra:
     """Fields that are added to a head, and replace those of the same names.
 

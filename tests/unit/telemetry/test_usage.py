@@ -329,3 +329,14 @@ def test_an_answer_read_as_a_whole_says_what_its_end_says(body: object, pieces: 
     middle = len(whole) // pieces
     in_pieces = read(*(one for one in (whole[:middle], whole[middle:], b" ") if one), stream=False)
     assert read(whole, stream=False) == in_pieces
+
+
+@given(ANSWERS, st.booleans())
+def test_the_last_event_read_as_a_whole_says_what_its_bytes_say(
+    body: object, reason_before: bool
+) -> None:
+    events = [TOKEN, *([FINISH] if reason_before else []), event(body), DONE]
+    whole = b"".join(chunk(one) for one in events)
+    # Without the blank it is as valid, and not read as a whole.
+    unusual = b"".join(chunk(one.replace(b"data: {", b"data:{")) for one in events)
+    assert read(whole) == read(unusual)

@@ -12,10 +12,10 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from lemonade.core.records import dataclass
 from lemonade.config import AccessKeys
 from lemonade.core.errors import ForbiddenOrigin
 from lemonade.core.inference import Operation
+from lemonade.core.records import dataclass
 from lemonade.dialects import INFERENCE_ROUTES
 from lemonade.front.reading import RequestHead, Verdict, read_head
 from lemonade.gateway import MAX_BODY_BYTES, PREFIXES, check_origin

@@ -9,8 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Final, Self
 
-from lemonade.core.records import dataclass
 from lemonade.core.errors import UpstreamError
+from lemonade.core.records import dataclass
 from lemonade.upstream.framing import BodyKind, ResponseHead
 
 _DROPPED: Final = frozenset(

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, cast
 
 from lemonade.front.delegate import Delegate
 from lemonade.front.entrance import Entry
-from lemonade.front.reading import HEAD_LIMIT, Verdict
+from lemonade.front.reading import HEAD_LIMIT, Verdict, may_begin
 from lemonade.gateway import json_bytes
 
 HEAD_SECONDS: Final = 30.0
@@ -223,6 +223,9 @@ class Client(asyncio.Protocol):
             self._lend(data)
 
     def _keep_reading(self, data: bytes) -> None:
+        if not may_begin(data):
+            self.refuse(400, "This is no HTTP request.", "Speak HTTP/1.1, without TLS.")
+            return
         if len(data) > HEAD_LIMIT:
             self.refuse(431, "The head of the request is too large.", "Send fewer headers.")
             return

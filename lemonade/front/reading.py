@@ -23,6 +23,8 @@ HEAD_LIMIT: Final = 64 * 1024
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/1\.([01])\r\n")
 _FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\r\n\0]*?)[ \t]*\r\n")
+_METHOD_LIMIT: Final = 20
+_BEGINNING: Final = re.compile(rb"(?:" + _TOKEN + rb")?(?: |\Z)")
 _DIGITS: Final = re.compile(rb"[0-9]{1,15}\Z")
 _SINGLE: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
 """Fields that mean something else the second time."""
@@ -68,6 +70,11 @@ class RequestHead:
     stays: bool = True
     fields: Mapping[bytes, bytes] | None = None
     refusal: str = ""
+
+
+def may_begin(data: bytes) -> bool:
+    """Whether a request could begin like that; an empty beginning can."""
+    return _BEGINNING.match(data[:_METHOD_LIMIT]) is not None
 
 
 def read_head(block: bytes) -> RequestHead:

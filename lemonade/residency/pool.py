@@ -106,11 +106,10 @@ class Pool(TaskOwner):
         spec = self._registry.resolve(name)
         key = spec.canonical_name
         while True:
-            resident = self._residents.serving.get(key)
-            if resident is not None and not resident.ending:  # as `warm`
-                return Lease(resident)
+            if (ready := self.warm(key)) is not None:
+                return Lease(ready)
             pending = self._residents.loading.get(key)
-            leaving = resident or pending
+            leaving = self._residents.serving.get(key) or pending
             if leaving is not None and (leaving.ending or leaving.called_off):
                 # A load whose engine has ended may be tried again: it is waited for to its end.
                 await (leaving.settled if leaving is pending else leaving.gone).wait()
@@ -125,8 +124,7 @@ class Pool(TaskOwner):
 
     def warm(self, key: str) -> Resident | None:
         """Who can answer at once, by canonical name; a lease of it may be made right away."""
-        resident = self._residents.serving.get(key)
-        return None if resident is None or resident.ending else resident
+        return self._residents.warm(key)
 
     def plan(self, name: str, request: LoadRequest) -> LoadPlan:
         """Plan a load that is not carried out.

@@ -62,6 +62,11 @@ class Residents:
         """Serving first, then loading, then draining."""
         return (*self.serving.values(), *self.loading.values(), *self.draining)
 
+    def warm(self, key: str) -> Resident | None:
+        """Who serves that model and is not about to end."""
+        resident = self.serving.get(key)
+        return None if resident is None or resident.ending else resident
+
     @property
     def most_recent(self) -> Resident | None:
         """The serving resident used last."""

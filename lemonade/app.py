@@ -45,6 +45,7 @@ from lemonade.hardware import detect, device_memory, real_instruments
 from lemonade.installer import Bundles, Installer, KnownFlags, LatestReleases, Versions
 from lemonade.residency import (
     AdapterFetching,
+    Awake,
     Canary,
     Circuits,
     Failures,
@@ -59,11 +60,12 @@ from lemonade.residency import (
     Pool,
     Selections,
     Swapper,
+    at_work,
     crash_policy,
     hang_policy,
 )
 from lemonade.storage import Directories
-from lemonade.supervisor import JournalHandler, Supervisor
+from lemonade.supervisor import Inhibitor, JournalHandler, Supervisor
 from lemonade.telemetry import Lives, Metrics, Statistics
 
 log = logging.getLogger(__name__)
@@ -284,6 +286,15 @@ async def _join(
                 incidents, Circuits(lambda: crash_policy(configuration.settings)), bus
             ),
             hang=lambda: hang_policy(configuration.settings),
+        )
+    )
+    await stack.enter_async_context(
+        Awake(
+            bus=bus,
+            lock=Inhibitor(supervisor, environ),
+            busy=lambda: at_work(pool.residents()),
+            wanted=lambda: configuration.settings.inhibit_suspend,
+            resumed=supervisor.doubt,
         )
     )
     swapper = await stack.enter_async_context(

@@ -181,8 +181,8 @@ class Settings(_Keys):
     )
     inhibit_suspend: bool = _key(
         True,  # noqa: FBT003
-        "Whether the machine is kept awake while requests run.",
-        effect=NOT_YET,
+        "Whether the machine is kept awake while requests run and models are loaded, where logind "
+        "can do that.",
     )
     auto_evict: bool = _key(
         False,  # noqa: FBT003

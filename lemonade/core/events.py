@@ -193,6 +193,20 @@ class RequestAskedAgain(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MachineResumed(Event):
+    """The machine has slept for so many seconds, and is awake again."""
+
+    slept: float
+
+
+@dataclass(frozen=True, slots=True)
+class SleepInhibited(Event):
+    """The machine is kept awake from now on, or not any more."""
+
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFinished(Event):
     """An inference request is over.
 

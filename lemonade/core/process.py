@@ -180,6 +180,7 @@ class ProcessSpec:
         known_problems: what its output may tell of a failure; the first that fits counts.
         limits: what it may take of the machine.
         levels: how a line tells how grave it is; the first that fits counts.
+        quiet: whether its end is no news for the log, whoever wanted it: it is no engine.
     """
 
     name: str
@@ -196,6 +197,7 @@ class ProcessSpec:
     known_problems: tuple[KnownProblem, ...] = ()
     levels: tuple[LevelRule, ...] = ()
     limits: Limits = Limits()
+    quiet: bool = False
 
     def shown_argv(self) -> tuple[str, ...]:
         """The command line for people: secrets are replaced by `***`."""

@@ -3,6 +3,7 @@
 from lemonade.residency.adapter_fetching import AdapterFetching, as_model
 from lemonade.residency.adapters import Change, Effect, Fitter
 from lemonade.residency.availability import Availability
+from lemonade.residency.awake import Awake, at_work
 from lemonade.residency.canary import Canary
 from lemonade.residency.circuit import Circuits, CrashPolicy, Failing
 from lemonade.residency.counters import scrape
@@ -24,6 +25,7 @@ from lemonade.residency.wishes import LoadRequest
 __all__ = [
     "AdapterFetching",
     "Availability",
+    "Awake",
     "Canary",
     "Change",
     "Circuits",
@@ -50,6 +52,7 @@ __all__ = [
     "Selections",
     "Swapper",
     "as_model",
+    "at_work",
     "crash_policy",
     "explain",
     "hang_policy",

@@ -3,6 +3,7 @@
 from lemonade.supervisor.child import Child
 from lemonade.supervisor.delegation import Delegation, find_delegation
 from lemonade.supervisor.health import Probe
+from lemonade.supervisor.inhibitor import Inhibitor
 from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
 from lemonade.supervisor.journal import Follower, Journal, JournalHandler
 from lemonade.supervisor.ports import PortLease
@@ -12,7 +13,7 @@ from lemonade.supervisor.states import Phase
 from lemonade.supervisor.supervisor import Supervisor
 
 __all__ = [
-    "Account", "Child", "Delegation", "Follower", "Journal", "JournalHandler", "LedgerEntry",
-    "Phase", "PortLease", "Probe", "Supervisor", "ask_for_parent_death_signal",
+    "Account", "Child", "Delegation", "Follower", "Inhibitor", "Journal", "JournalHandler",
+    "LedgerEntry", "Phase", "PortLease", "Probe", "Supervisor", "ask_for_parent_death_signal",
     "find_delegation", "foretell", "inspect_ledger", "reap_ledger",
 ]  # fmt: skip

@@ -226,6 +226,10 @@ class Child:
             self._hurry.set()
             self._tell(Signal.DEADLINE)
 
+    def doubt(self) -> None:
+        """Have it asked for its health at once."""
+        self._health.hurry.set()
+
     async def stands_still(self, patience: float) -> None:
         """Return when it has shown no sign of work for so many seconds.
 
@@ -522,7 +526,9 @@ class Child:
         self._settled.set()
         self._over.set()
         self._output.remark(f"[the engine {report.sentence()}]")
-        log_end(self.spec.name, report, as_wanted=report.expected and not ours)
+        log_end(
+            self.spec.name, report, as_wanted=self.spec.quiet or (report.expected and not ours)
+        )
         self._around.bus.publish(events.ChildEnded(self.id, self.spec.name, report))
 
     def _abandon(self) -> None:

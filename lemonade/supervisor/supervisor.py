@@ -154,6 +154,11 @@ class Supervisor:
                 await self._around.beside.disk(self._dismiss_guardian)
                 self._around.beside.close()
 
+    def doubt(self) -> None:
+        """Have every child asked for its health at once: the machine has slept."""
+        for child in self._children.values():
+            child.doubt()
+
     def lease_port(self) -> PortLease:
         """A private port on the loopback that no other child gets until it is released.
 

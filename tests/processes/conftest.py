@@ -27,6 +27,7 @@ from lemonade.supervisor.processes import ProcessFacts, read_process, scan
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "tests" / "programs"
 FAKE_ENGINE = ROOT / "lemonade" / "selftest" / "fake_engine.py"
+SERVER_TITLE = "VLLM::APIServer"
 MARK = "SUPERVISION_TEST"
 CHILD = ChildId("tiny-0")
 PATIENCE = 15.0
@@ -123,9 +124,14 @@ class Bench:
                 yield supervisor
 
     def spec(self, port: int, *switches: str, **changes: object) -> ProcessSpec:
+        """A fake engine's; with `--renamed` it hides what it is called, as vLLM's server does."""
+        program = [str(FAKE_ENGINE)]
+        if "--renamed" in switches:
+            switches = tuple(switch for switch in switches if switch != "--renamed")
+            program = [str(PROGRAMS / "renamed.py"), SERVER_TITLE, *program]
         facts: dict[str, object] = {
             "name": "Tiny",
-            "argv": (sys.executable, "-S", str(FAKE_ENGINE), "--port", str(port), *switches),
+            "argv": (sys.executable, "-S", *program, "--port", str(port), *switches),
             "env": {MARK: self.mark},
             "executable_root": Path(sys.executable).resolve().parent,
             "endpoint": Endpoint("127.0.0.1", port),

@@ -8,11 +8,19 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.processes.conftest import FAKE_ENGINE, Bench, until
+from tests.processes.conftest import (
+    FAKE_ENGINE,
+    SERVER_TITLE,
+    Bench,
+    alive,
+    pid_said,
+    until,
+)
 
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}]}
@@ -124,3 +132,17 @@ async def test_it_shows_what_it_was_sent(bench: Bench) -> None:
             last = await reply.json()
         assert json.loads(last["body"]) == QUESTION
         assert ["x-mine", "1"] in last["headers"]
+
+
+async def test_it_can_call_itself_something_else(bench: Bench) -> None:
+    async with bench.supervisor() as supervisor:
+        child = await bench.ready(supervisor, "--renamed", "--spawn-engine", "--engine-has-worker")
+        core, worker = await pid_said(child, "engine-core"), await pid_said(child, "worker")
+        for pid, name in (
+            (child.pid, SERVER_TITLE), (core, "VLLM::EngineCore"), (worker, "VLLM::Worker")
+        ):  # fmt: skip
+            folder = Path(f"/proc/{pid}")
+            assert (folder / "comm").read_text().strip() == name[:15]
+            assert (folder / "cmdline").read_bytes().strip(b"\0") == SERVER_TITLE.encode()
+        await child.stop()
+        assert not any(map(alive, (core, worker)))

@@ -21,6 +21,7 @@ ENGINES = (
     ("--spawn-engine", "--engine-escapes", "--engine-ignores-term"),
     ("--spawn-engine", "--engine-has-worker", "--engine-is-silent"),
     ("--spawn-engine", "--double-fork", "--engine-ignores-term", "--ignore-term"),
+    ("--renamed", "--spawn-engine", "--engine-has-worker", "--engine-escapes"),
 )
 
 

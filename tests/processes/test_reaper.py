@@ -109,8 +109,9 @@ async def test_a_killed_server_takes_its_child_along(bench: Bench) -> None:
     assert bench.events == []
 
 
-async def test_the_next_server_ends_what_escaped(bench: Bench) -> None:
-    switches = ("--spawn-engine", "--engine-escapes", "--engine-ignores-term")
+@pytest.mark.parametrize("names", [(), ("--renamed",)], ids=["by its names", "by other names"])
+async def test_the_next_server_ends_what_escaped(bench: Bench, names: tuple[str, ...]) -> None:
+    switches = (*names, "--spawn-engine", "--engine-escapes", "--engine-ignores-term")
     with router(bench, *switches) as (server, said):
         server.kill()
         server.wait()

@@ -21,6 +21,7 @@ HIDING = {
     "orphaned": ("--double-fork",),
     "orphaned in a session of its own": ("--double-fork", "--engine-escapes"),
     "with a worker": ("--engine-has-worker", "--engine-escapes"),
+    "under other names": ("--renamed", "--engine-has-worker", "--double-fork"),
 }
 
 

@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-import psutil
-
 from lemonade.hardware import linux
 from lemonade.hardware.amd import find_amd_gpus
 from lemonade.hardware.facts import Cpu, Gpu, Machine, Npu, RocmRoot
@@ -74,7 +72,9 @@ def detect(root: Path = Path("/"), instruments: Instruments = _FILES_ONLY) -> Ma
 
 
 def _elsewhere() -> Machine:
-    """What the standard library knows where we have no detectors of our own."""
+    """What psutil and the standard library know where we have no detectors of our own."""
+    import psutil  # 7 ms and 0.9 MiB that a server on Linux does without
+
     return Machine(
         os=_SYSTEMS.get(sys.platform, sys.platform),
         os_version=platform.platform(terse=True),

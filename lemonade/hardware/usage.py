@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import psutil
-
 from lemonade.core.records import dataclass
 from lemonade.hardware.files import number
 from lemonade.hardware.linux import meminfo, memory_limits
@@ -88,6 +86,8 @@ def _memory_bytes(root: Path) -> int:
     try:
         values = meminfo(root)
     except (OSError, ValueError):
+        import psutil  # as in `detect`: not on Linux
+
         return psutil.virtual_memory().used
     limits = [(limit, group) for group, limit in memory_limits(root)]
     if limits:

@@ -20,7 +20,6 @@ from lemonade.core.errors import ChecksumMismatch, NoSpace, SetupFailed, UnsafeA
 from lemonade.core.ids import BackendId
 from lemonade.core.progress import Progress, ProgressListener
 from lemonade.core.units import render_size
-from lemonade.installer.archive import Limits, Report, UnpackedFile, unpack
 from lemonade.installer.fetch import Fetcher, LocalFile, Patience, RemoteFile
 from lemonade.installer.hosts import ReleaseHosts
 from lemonade.installer.published import PublishedAsset, look_up
@@ -29,6 +28,7 @@ from lemonade.installer.runtimes import STEPS, SharedRuntime
 from lemonade.installer.threads import finished, stoppable
 from lemonade.installer.trees import copy_tree
 from lemonade.installer.trust import record_digest
+from lemonade.installer.unpacked import Limits, Report, UnpackedFile
 from lemonade.planning.given import Given
 from lemonade.planning.install import InstallPlan
 from lemonade.planning.releases import ReleasePlan
@@ -180,6 +180,9 @@ class ReleaseBuilder:
             self._listen(self._frame(self._steps - 1, f"unpack {asset.name}", done, size))
 
         def work(report: Report) -> Contents:
+            # Reading archives takes four libraries and half a MiB; most servers never do.
+            from lemonade.installer.archive import unpack
+
             given = self._plan.given
             if given is not None and given.tree:
                 staging.mkdir(mode=0o755)

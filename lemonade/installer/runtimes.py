@@ -18,7 +18,6 @@ from lemonade.core.errors import ChecksumMismatch, DownloadFailed, SetupFailed, 
 from lemonade.core.progress import ProgressListener
 from lemonade.core.records import dataclass
 from lemonade.installer.activation import LOCK, activate, staging_for, sweep
-from lemonade.installer.archive import Limits, Report, UnpackedFile, unpack
 from lemonade.installer.fetch import Fetcher, LocalFile, RemoteFile
 from lemonade.installer.receipts import (
     RECEIPT,
@@ -35,6 +34,7 @@ from lemonade.installer.receipts import (
 from lemonade.installer.threads import committed, finished, stoppable
 from lemonade.installer.trust import record_digest, recorded_digest
 from lemonade.installer.turns import locked
+from lemonade.installer.unpacked import Limits, Report, UnpackedFile
 from lemonade.planning.runtimes import RuntimePlan
 from lemonade.storage import FileLock
 
@@ -262,6 +262,9 @@ def _needed(root: Path) -> set[str]:
 def _unpacked(
     name: str, local: LocalFile, staging: Path, free: int, report: Report
 ) -> tuple[UnpackedFile, ...]:
+    # Reading archives takes four libraries and half a MiB; most servers never do.
+    from lemonade.installer.archive import unpack
+
     staging.mkdir(mode=0o755)
     return unpack(name, [local.path], staging / TREE, Limits(unpacked_bytes=free), report)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.core.errors import UnsafeArchive
-from lemonade.installer.archive import UnpackedFile
+from lemonade.installer.unpacked import UnpackedFile
 
 _PIECE: Final = 1 << 20
 

@@ -7,7 +7,6 @@ else is taken from the highest layer that says something.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -379,7 +378,9 @@ def _wrong_type(option: OptionSpec, value: object, origin: str) -> BadOption:
 
 
 def _unknown(recipe: RecipeSpec, name: str, known: Collection[str]) -> BadOption:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    from difflib import get_close_matches  # as in `core.near`: for typing errors alone
+
+    near = get_close_matches(name, known, n=3, cutoff=0.6)
     offer = near or sorted(known)
     return BadOption(
         f"The recipe '{recipe.id}' has no option '{name}'.",

@@ -15,13 +15,16 @@ from tests.house.tree import CHECKOUT
 from tests.serving import environment
 
 NOT_YET = (
+    "difflib",
     "huggingface_hub",
     "lemonade.client",
     "lemonade.doctor",
     "numpy",
     "prometheus_client",
+    "psutil",
     "requests",
     "rich",
+    "tarfile",
     "unittest",
     "xml",
 )

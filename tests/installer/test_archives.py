@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from lemonade.core.errors import SetupFailed, UnsafeArchive
-from lemonade.installer.archive import Limits, UnpackedFile, unpack
+from lemonade.installer.archive import unpack
+from lemonade.installer.unpacked import Limits, UnpackedFile
 
 LIMITS = Limits(unpacked_bytes=50 << 20, ratio=20, ratio_from=1 << 20, entries=100)
 

@@ -79,7 +79,12 @@ class PrivateServer:
             ServerUnreachable: it does not; the message quotes it.
         """
         server = cls(place)
-        if not eventually(lambda: bool(server.url) or not server.alive) or not server.alive:
+        try:
+            serves = eventually(lambda: bool(server.url) or not server.alive) and server.alive
+        except BaseException:  # nobody else knows it yet
+            server.end()
+            raise
+        if not serves:
             server.end()
             said = "".join(f"\n  {line}" for line in server.last_lines(15))
             raise ServerUnreachable(f"The private server did not start. It said last:{said}")

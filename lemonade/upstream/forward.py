@@ -99,7 +99,8 @@ class Forwarder:
         self._torn = False
         self._last = b""
         self._unsent_head = b""
-        self._sink: BodySink | None = None
+        self._sink: Callable[[Forwarder, bytes, int], bool] | None = None
+        """A function, not a method of ours: we would hold on to ourselves."""
         self.head: ResponseHead | None = None
         self.composed = b""
         self.sent = 0
@@ -127,9 +128,9 @@ class Forwarder:
             if not block:
                 return self._transport.is_closing()
             self._sink = self._begin()
-        return self._sink(block, whole)
+        return self._sink(self, block, whole)
 
-    def _begin(self) -> BodySink:
+    def _begin(self) -> Callable[[Forwarder, bytes, int], bool]:
         """Compose the head that goes out with what follows, and choose the sink for the body."""
         head = self.head
         assert head is not None
@@ -146,17 +147,17 @@ class Forwarder:
         unsized = framing in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE)
         if self._sieve is not None and unsized and head.event_stream:
             self._walker = walker_for(head, collect=True)
-            return self._pass_sieved
+            return Forwarder._pass_sieved
         match head.body, framing:
             case BodyKind.CHUNKED, BodyKind.CHUNKED if head.event_stream:
-                return self._pass_whole_chunks
+                return Forwarder._pass_whole_chunks
             case BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE:
                 self._walker = walker_for(head, collect=True)
-                return self._pass_payload
+                return Forwarder._pass_payload
             case ((BodyKind.UNTIL_CLOSE | BodyKind.LENGTH | BodyKind.NONE), BodyKind.CHUNKED):
-                return self._pass_as_chunk
+                return Forwarder._pass_as_chunk
             case _:
-                return self._pass
+                return Forwarder._pass
 
     def _pass(self, block: bytes, _whole: int) -> bool:
         """As it came."""

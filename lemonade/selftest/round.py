@@ -25,6 +25,7 @@ from lemonade.supervisor import LedgerEntry
 _NOISE: Final = ("--flood-log", "3000", "--big-lines", "3000000", "--binary-log")
 _SHOWN_LINES: Final = 40
 _EMBEDDED_STREAM: Final = 400
+_STREAMS: Final = 3
 _LEAST_MEMORY: Final = 1 << 20
 _STRUCK_DEAD: Final = (Fault.KILL, Fault.SEGFAULT)
 _DEADLY: Final[Mapping[Fault | Ending, int]] = {
@@ -111,6 +112,8 @@ class _Round:
         asked = load(stage.server, self.subject.model, self._options())
         if loading:
             self._asked.append(asked)
+            if draw.delay > 0.1:  # and somebody waits for it
+                self._ask()
             eventually(lambda: bool(self._look()) or asked.begun.is_set())
         else:
             self._need(asked)
@@ -118,9 +121,10 @@ class _Round:
         match draw.moment:
             case Moment.STREAM:
                 most = None if self.subject.kind is EngineKind.FAKE else _EMBEDDED_STREAM
-                stream = ask(stage.server, self.subject.model, stream=True, most_tokens=most)
-                self._asked.append(stream)
-                stream.begun.wait(PATIENCE)
+                for _ in range(_STREAMS):
+                    stream = ask(stage.server, self.subject.model, stream=True, most_tokens=most)
+                    self._asked.append(stream)
+                    stream.begun.wait(PATIENCE)
             case Moment.UNLOAD:
                 self._asked.append(unload(stage.server))
             case _:

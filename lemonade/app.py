@@ -65,8 +65,8 @@ from lemonade.residency import (
     hang_policy,
 )
 from lemonade.storage import Directories
-from lemonade.supervisor import Inhibitor, JournalHandler, Supervisor
-from lemonade.telemetry import Lives, Metrics, Statistics
+from lemonade.supervisor import Inhibitor, JournalHandler, LastResort, Supervisor
+from lemonade.telemetry import JsonLines, Lives, Metrics, Statistics
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ async def _serve(
         sections=catalog.sections(),
     )
     settings = configuration.settings
-    _set_up_logging(settings.log_level)
+    _set_up_logging(settings.log_level, JsonLines() if settings.log_format == "json" else None)
     access = AccessKeys.from_environ(environ)
     async with AsyncExitStack() as stack:
         sockets = _bind(settings.host, settings.port)
@@ -158,7 +158,8 @@ async def _serve(
             stack.callback(one.close)
         parts, pool = await _join(stack, directories, environ, catalog, configuration, access)
         shutdown = parts.shutdown
-        _handle_signals(shutdown, pool)
+        last_resort = LastResort()
+        _handle_signals(shutdown, pool, last_resort)
         handler = JournalHandler(parts.journal)
         logging.getLogger().addHandler(handler)
         stack.callback(logging.getLogger().removeHandler, handler)
@@ -183,6 +184,7 @@ async def _serve(
                 preloads.create_task(_preload(pool, name))
             await shutdown.wait()
             log.info("Shutting down")
+            last_resort.begin()
             await pool.close()
         parts.journal.close()  # who follows a log would keep its connection open
     log.info("Bye")
@@ -409,13 +411,17 @@ def _refused(host: str, port: int, error: OSError) -> BadSetting:
     )
 
 
-def _handle_signals(shutdown: asyncio.Event, pool: Pool) -> None:
-    """The first signal ends the server in order; a second one kills the engines at once."""
+def _handle_signals(shutdown: asyncio.Event, pool: Pool, last_resort: LastResort) -> None:
+    """The first signal ends the server in order, a second one kills the engines at once.
+
+    A third one ends it as it is; the guardian sees to the engines.
+    """
     loop = asyncio.get_running_loop()
 
     def asked() -> None:
         if shutdown.is_set():
             pool.hurry()
+            last_resort.ask()
         shutdown.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -462,12 +468,11 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _set_up_logging(level: str) -> None:
+def _set_up_logging(level: str, form: logging.Formatter | None = None) -> None:
     names = {"trace": logging.DEBUG, "fatal": logging.CRITICAL, "none": logging.CRITICAL + 1}
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)-7s %(request_id)s %(name)s: %(message)s")
-    )
+    words = "%(asctime)s %(levelname)-7s %(request_id)s %(name)s: %(message)s"
+    handler.setFormatter(form or logging.Formatter(words))
     handler.addFilter(_add_request_id)
     logging.getLogger(SERVER_LOGGER).addFilter(in_one_line)
     root = logging.getLogger()

@@ -124,6 +124,11 @@ class Settings(_Keys):
     log_level: Literal["trace", "debug", "info", "warning", "error", "fatal", "none"] = _key(
         "info", "What is logged: this and everything graver.", effect=AT_START
     )
+    log_format: Literal["text", "json"] = _key(
+        "text",
+        "How the server writes its own log: lines for people, or a JSON object a line.",
+        effect=AT_START,
+    )
     global_timeout: int = _key(
         600,
         "Seconds an engine may be silent before the request that waits for it fails.",

@@ -22,6 +22,7 @@ from lemonade.core.errors import (
     UpstreamError,
     UpstreamRefused,
 )
+from lemonade.core.events import RequestAskedAgain
 from lemonade.core.inference import Inference
 from lemonade.dialects import UsageSieve, wrap_backend_error
 from lemonade.front.client import Client, header_lines
@@ -246,6 +247,8 @@ class Exchange:
         elif isinstance(error, ConnectionLost | UpstreamRefused) and not self._asked_again:
             self._asked_again = True
             log.warning("%s: %s Asking again.", self._wanted.model, error.message)
+            again = RequestAskedAgain(self._wanted.model, self._wanted.operation)
+            self._owner.parts.bus.publish(again)
             self._spawn(self._ask_again)
         else:
             self._spawn(partial(self._explain, error))

@@ -21,13 +21,7 @@ from typing import Final
 
 from lemonade.catalog import ModelRegistry
 from lemonade.core.bus import Bus
-from lemonade.core.errors import (
-    ChildError,
-    LemonadeError,
-    NotLoaded,
-    QueueFull,
-    ShuttingDown,
-)
+from lemonade.core.errors import ChildError, LemonadeError, NotLoaded, QueueFull, ShuttingDown
 from lemonade.core.events import LoadBegan, LoadFailed
 from lemonade.core.process import ExitReport
 from lemonade.core.progress import ProgressListener

@@ -6,6 +6,7 @@ from lemonade.supervisor.health import Probe
 from lemonade.supervisor.inhibitor import Inhibitor
 from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
 from lemonade.supervisor.journal import Follower, Journal, JournalHandler
+from lemonade.supervisor.last_resort import LastResort
 from lemonade.supervisor.ports import PortLease
 from lemonade.supervisor.processes import ask_for_parent_death_signal
 from lemonade.supervisor.reaper import Account, foretell, reap_ledger
@@ -14,6 +15,6 @@ from lemonade.supervisor.supervisor import Supervisor
 
 __all__ = [
     "Account", "Child", "Delegation", "Follower", "Inhibitor", "Journal", "JournalHandler",
-    "LedgerEntry", "Phase", "PortLease", "Probe", "Supervisor", "ask_for_parent_death_signal",
-    "find_delegation", "foretell", "inspect_ledger", "reap_ledger",
+    "LastResort", "LedgerEntry", "Phase", "PortLease", "Probe", "Supervisor",
+    "ask_for_parent_death_signal", "find_delegation", "foretell", "inspect_ledger", "reap_ledger",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from lemonade.telemetry.exposition import join_pages, relabel
 from lemonade.telemetry.lives import Lives
+from lemonade.telemetry.log_lines import JsonLines
 from lemonade.telemetry.metrics import CONTENT_TYPE, Metrics
 from lemonade.telemetry.statistics import Statistics, Tally
 from lemonade.telemetry.subjects import HostLoad, LoadedModel
@@ -10,6 +11,7 @@ from lemonade.telemetry.usage import UsageTap
 __all__ = [
     "CONTENT_TYPE",
     "HostLoad",
+    "JsonLines",
     "Lives",
     "LoadedModel",
     "Metrics",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -230,21 +232,65 @@ async def test_a_key_opens_the_stream_in_any_of_three_ways(home: Path) -> None:
 
 def test_neither_prompts_nor_keys_get_into_any_log(home: Path) -> None:
     catalog = fake_catalog(home)
-    fake_model(catalog, "one")
+    fake_model(catalog, "one", args="--print-secrets")
+    fake_model(catalog, "frail", args="--answers crash")
+    fake_model(catalog, "slow", args="--chunks 500 --slow-chunks 0.05")
+    recipe = catalog / "recipes" / "fake.toml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace('ready = "', 'api_key_env = "LLAMA_API_KEY"\nready = "', 1))
     env = {
         "LEMONADE_CATALOG": str(catalog),
         "LEMONADE_API_KEY": KEY,
         "LEMONADE_LOG_LEVEL": "debug",
     }
+    own_keys: set[str] = set()
     with serving(home, "--log-level", "debug", env=env) as server:
         headers = {"Authorization": f"Bearer {KEY}"}
         for more in ({}, {"stream": True}, {"max_tokens": "wrong"}):
             body = {"model": "one", "messages": [{"role": "user", "content": PROMPT}], **more}
             server.post("chat/completions", body, headers=headers)
+            environ = Path(f"/proc/{loaded(server)['one']['pid']}/environ").read_bytes()
+            own_keys |= {
+                word.partition(b"=")[2].decode()
+                for word in environ.split(b"\0")
+                if word.startswith(b"LLAMA_API_KEY=")
+            }
+        said = [{"role": "user", "content": PROMPT}]
+        frail = server.post(
+            "chat/completions", {"model": "frail", "messages": said}, headers=headers
+        )
+        assert frail.status_code == 502
+        broken = {"model": "slow", "messages": said, "stream": True}
+        with server.post("chat/completions", broken, headers=headers, stream=True) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            os.kill(loaded(server)["slow"]["pid"], signal.SIGKILL)
+            assert any(b'"error"' in line for line in lines)
+        for body in (f'{{"model": "one", "prompt": "{PROMPT}', f"[{PROMPT!r}]"):
+            requests.post(
+                f"{server.api}/completions", data=body, headers=headers, timeout=PATIENCE
+            )
+        server.post("embeddings", {"model": "one", "input": PROMPT}, headers=headers)
+        kept = requests.get(
+            f"{server.api}/logs?model=one&lines=2000", headers=headers, timeout=PATIENCE
+        )
         for path in (f"logs?api_key={KEY}", f"no-such-thing?api_key={KEY}"):
             requests.get(f"{server.api}/{path}", headers=headers, timeout=PATIENCE)
     files = [server.log_file, *(home / "cache" / "state").rglob("*")]
     texts = [path.read_text(errors="replace") for path in files if path.is_file()]
     assert any("listening on" in text for text in texts), "the engine's log was looked at"
     assert "DEBUG" in texts[0]
-    assert not [text for text in texts if KEY in text or PROMPT in text]
+    names = [str(path.relative_to(home)) for path in files]
+    assert any("incidents/" in name for name in names), "there are records of failures"
+    texts.append(kept.text)
+    assert "environ: " in kept.text, "the engine printed its secrets"
+    assert own_keys
+    for word in (KEY, PROMPT, *own_keys):
+        assert not [text for text in texts if word in text]
+
+
+def loaded(server: Serving) -> dict[str, Any]:
+    rows = requests.get(
+        f"{server.api}/health", headers={"Authorization": f"Bearer {KEY}"}, timeout=PATIENCE
+    ).json()["all_models_loaded"]
+    return {row["model_name"]: row for row in rows}

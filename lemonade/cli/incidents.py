@@ -8,6 +8,7 @@ from lemonade.cli.command import Command
 from lemonade.cli.render import Column, harmless, out, write_json, write_table
 from lemonade.cli.session import Session, pass_session
 from lemonade.core.inference import JsonObject
+from lemonade.core.units import render_size
 
 _SHOWN_LINES = 30
 
@@ -75,11 +76,17 @@ def _write_one(record: JsonObject) -> None:
         value = record.get(key)
         if value not in (None, ""):
             out(f"{title:<10}{harmless(str(value))}")
+    memory = record.get("memory") or {}
+    held = {"main memory": memory.get("resident_bytes"), "devices": memory.get("device_bytes")}
+    shown = [f"{render_size(size)} of {where}" for where, size in held.items() if size]
+    if shown:
+        out(f"{'Memory':<10}{', '.join(shown)}, when last seen")
     argv = record.get("argv") or []
     if argv:
         out(f"{'Command':<10}{harmless(' '.join(map(str, argv)))}")
     for title, lines in (
-        ("The kernel said", record.get("kernel") or []),
+        ("The kernel said", record.get("kernel") or _unread(record)),
+        ("It said of itself", (record.get("metrics") or {}).get("samples") or []),
         ("Its last lines", (record.get("last_lines") or [])[-_SHOWN_LINES:]),
     ):
         if lines:
@@ -87,6 +94,11 @@ def _write_one(record: JsonObject) -> None:
             out(f"{title}:")
             for line in lines:
                 out(f"  {harmless(str(line))}")
+
+
+def _unread(record: JsonObject) -> list[str]:
+    why = record.get("kernel_unread")
+    return [f"Nothing that is known: {why}."] if why else []
 
 
 def _word(one: JsonObject, key: str) -> str:

@@ -16,7 +16,7 @@ import click
 from lemonade.cli.command import Command, HeadedOption
 
 if TYPE_CHECKING:
-    from lemonade.catalog import OptionSpec, RecipeSpec
+    from lemonade.catalog import OptionSpec
 
 GENERAL: Final = "General Options"
 
@@ -66,12 +66,13 @@ def typed_options(context: click.Context) -> dict[str, object]:
 
 
 def recipe_flags(roots: tuple[Path, ...] | None) -> list[click.Parameter]:
-    """One flag for each option that any recipe declares, in the recipes' order.
+    """One flag for each option that any recipe declares, in the recipes' order, and common ones.
 
     Raises:
         BadDescriptor: a registry file is wrong.
     """
     from lemonade.catalog import Catalog, sources, trusted
+    from lemonade.planning import COMMON_OPTIONS
     from lemonade.storage import directories
 
     config = directories(os.environ).config
@@ -79,16 +80,17 @@ def recipe_flags(roots: tuple[Path, ...] | None) -> list[click.Parameter]:
         roots if roots is not None else sources(os.environ, config), trusted(os.environ, config)
     )
     recipes = sorted(catalog.recipes.values(), key=lambda recipe: (recipe.order, recipe.id))
-    return _flags((recipe, option) for recipe in recipes for option in recipe.option)
+    declared = [(option, recipe.runs) for recipe in recipes for option in recipe.option]
+    return _flags([*declared, *((option, True) for option in COMMON_OPTIONS)])
 
 
-def _flags(options: Iterable[tuple[RecipeSpec, OptionSpec]]) -> list[click.Parameter]:
+def _flags(options: Iterable[tuple[OptionSpec, bool]]) -> list[click.Parameter]:
     """Recipes share flags such as the context size: the first to declare one describes it."""
     flags: dict[str, click.Parameter] = {}
-    for recipe, option in options:
-        if option.flag and option.flag not in flags:
+    for option, runs in options:
+        if option.flag and option.flag not in (*flags, "--merge-args"):
             # What cannot be run yet is understood, and not advertised.
-            flags[option.flag] = _flag(option, hidden=not recipe.runs)
+            flags[option.flag] = _flag(option, hidden=not runs)
     flags.setdefault(
         "--merge-args",
         HeadedOption(

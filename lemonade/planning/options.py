@@ -91,6 +91,7 @@ COMMON_OPTIONS: Final = (
         name="watch_hangs",
         type="bool",
         default=None,
+        flag="--watch-hangs",
         help="Whether the engine is ended if it hangs; null follows the server's setting.",
     ),
     OptionSpec(

@@ -109,6 +109,9 @@ class Place:
         place = cls(Path(tempfile.mkdtemp(prefix=f"{mark}-")), mark)
         for name in ("home", "tmp", "config", "catalog/recipes", "catalog/backends"):
             (place.root / name).mkdir(parents=True)
+        # What keeps the machine awake is a child, and no engine.
+        settings = {"config_version": 2, "inhibit_suspend": False}
+        (place.root / "config" / "config.json").write_text(json.dumps(settings))
         catalog = place.root / "catalog"
         (catalog / "recipes" / "selftest.toml").write_text(_RECIPE)
         backend = _BACKEND.replace("EXECUTABLE", json.dumps(sys.executable))

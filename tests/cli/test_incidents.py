@@ -22,6 +22,9 @@ INCIDENT = {
     "fix": "Let it rest.",
     "argv": ["/bin/engine", "--port", "1"],
     "kernel": ["amdgpu: GPU reset begin!"],
+    "how": "device-fault",
+    "memory": {"resident_bytes": 3 << 30, "device_bytes": 0, "still_held_bytes": 0},
+    "metrics": {"seen": "2026-11-21T11:56:00.000+00:00", "samples": ["x_total 3"]},
     "last_lines": ["loading", "bad \x1b[31mred\x1b[0m"],
 }
 FAILING = {
@@ -50,8 +53,18 @@ def test_one_incident_is_told_whole(cli: Cli, server: Server) -> None:
     shown = cli("incidents", str(INCIDENT["id"])).stdout
     for word in ("ended by SIGABRT", "Let it rest.", "/bin/engine --port 1", "GPU reset begin!"):
         assert word in shown
+    for word in ("device-fault", "3.2 GB of main memory", "x_total 3"):
+        assert word in shown
+    assert "of devices" not in shown
     assert "\x1b" not in shown
     assert json.loads(cli("incidents", str(INCIDENT["id"]), "--json").stdout) == INCIDENT
+
+
+def test_a_log_of_the_kernel_that_cannot_be_read_is_said_so(cli: Cli, server: Server) -> None:
+    unread = {**INCIDENT, "kernel": [], "kernel_unread": "/dev/kmsg cannot be read: denied"}
+    server.reset(answers={f"{API}/incidents/{INCIDENT['id']}": unread})
+    shown = cli("incidents", str(INCIDENT["id"])).stdout
+    assert "Nothing that is known: /dev/kmsg cannot be read: denied." in shown
 
 
 def test_an_incident_that_is_not_there_is_one_line(cli: Cli) -> None:

@@ -187,7 +187,7 @@ def test_config_set_of_an_unknown_key_shows_the_servers_sentence(cli: Cli) -> No
 def test_load_sends_what_was_typed_and_nothing_else(cli: Cli, server: Server) -> None:
     done = cli(
         "load", "Demo-1B-GGUF", "--ctx-size", "4096", "--llamacpp-args", "-t 1", "--pinned",
-        "--no-merge-args", "--save-options",
+        "--no-merge-args", "--save-options", "--hang-timeout", "9", "--no-watch-hangs",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "Model loaded successfully: Demo-1B-GGUF"
@@ -198,6 +198,8 @@ def test_load_sends_what_was_typed_and_nothing_else(cli: Cli, server: Server) ->
         "ctx_size": 4096,
         "llamacpp_args": "-t 1",
         "merge_args": False,
+        "hang_timeout": 9.0,
+        "watch_hangs": False,
         "stream": True,
     }
     server.reset()

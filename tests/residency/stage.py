@@ -16,6 +16,7 @@ from lemonade.core.events import Event, ModelUnloaded
 from lemonade.core.ids import BackendId, IncidentId
 from lemonade.core.logs import LogRecord
 from lemonade.core.process import (
+    FOREIGN_SERVER,
     DeviceHold,
     Diagnosis,
     Endpoint,
@@ -81,6 +82,7 @@ class Stage:
     Attributes:
         held: models that do not become ready by themselves.
         broken: models that end while starting.
+        robbed: models whose port somebody takes first, as often as they are named.
         unspawnable: models whose program cannot be started.
         stubborn: models that take `stubborn_steps` turns of the loop to end.
         beside: whether new engines may start beside those they replace.
@@ -90,6 +92,7 @@ class Stage:
     def __init__(self) -> None:
         self.held: set[str] = set()
         self.broken: set[str] = set()
+        self.robbed: list[str] = []
         self.unspawnable: set[str] = set()
         self.beside = True
         self.limit = 1
@@ -172,6 +175,10 @@ class Engine:
     async def ready(self) -> None:
         await asyncio.sleep(0)
         await self._ready.wait()
+        if self.name in self._stage.robbed:
+            self._stage.robbed.remove(self.name)
+            self.crash()
+            raise ExitedWhileStarting("robbed", facts={"how": FOREIGN_SERVER})
         if self._exited.is_set():
             raise ExitedWhileStarting(f"{self.name} ended")
 

@@ -123,6 +123,24 @@ async def test_what_is_no_fault_of_the_engine_does_not_count() -> None:
         assert kinds == ["start-failed"] * 4  # those that could not be spawned are told, too
 
 
+async def test_whose_port_was_taken_gets_another_one_and_that_is_no_failure() -> None:
+    async with scene(policy=POLICY) as one:
+        one.stage.robbed = ["one"]
+        await one.pool.load("one", LoadRequest())
+        assert len(one.stage.engines) == 2
+        assert one.stage.leased == {2}
+        assert one.stage.records.kept == []
+        await one.pool.unload("one")
+        one.stage.robbed = ["one"] * 8
+        for _ in range(4):
+            with pytest.raises(ExitedWhileStarting):
+                await one.pool.load("one", LoadRequest())
+        assert {incident.record["how"] for incident in one.stage.records.kept} == {
+            "foreign-server"
+        }
+        assert one.pool.failing() == ()
+
+
 async def test_a_failed_start_is_recorded_and_its_error_names_the_record() -> None:
     async with scene(policy=POLICY) as one:
         one.stage.broken.add("one")

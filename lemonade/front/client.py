@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, cast
 
 from lemonade.front.delegate import Delegate
 from lemonade.front.entrance import Entry
-from lemonade.front.reading import HEAD_LIMIT, Verdict, may_begin
+from lemonade.front.reading import HEAD_LIMIT, NO_REQUEST, Verdict, may_begin, skip_line_ends
 from lemonade.gateway import json_bytes
 
 HEAD_SECONDS: Final = 30.0
@@ -195,7 +195,7 @@ class Client(asyncio.Protocol):
     def _read(self, data: bytes) -> None:
         """A request begins here; nothing before it is left."""
         if data[:2] == b"\r\n":
-            data = data[2:]  # some clients end a body with a line end too many
+            data = skip_line_ends(data)
         end = data.find(b"\r\n\r\n") + 4
         if end == 3 or end > HEAD_LIMIT:
             self._keep_reading(data)
@@ -204,7 +204,7 @@ class Client(asyncio.Protocol):
         entry = self._house.read(data[:end])
         head = entry.head
         if head.verdict is Verdict.REFUSE:
-            self.refuse(400, head.refusal, "Send each request with one length, as HTTP has it.")
+            self.refuse(400, head.refusal)
         elif entry.operation is not None:
             missing = head.length - (len(data) - end)
             if missing > 0:
@@ -224,10 +224,10 @@ class Client(asyncio.Protocol):
 
     def _keep_reading(self, data: bytes) -> None:
         if not may_begin(data):
-            self.refuse(400, "This is no HTTP request.", "Speak HTTP/1.1, without TLS.")
+            self.refuse(400, NO_REQUEST.refusal)
             return
         if len(data) > HEAD_LIMIT:
-            self.refuse(431, "The head of the request is too large.", "Send fewer headers.")
+            self.refuse(431, "The head of the request is too large. Send fewer headers.")
             return
         if data and not self._buffer:
             self._wait(HEAD_SECONDS)
@@ -299,10 +299,10 @@ class Client(asyncio.Protocol):
             )
         )
 
-    def refuse(self, status: int, message: str, remedy: str) -> None:
+    def refuse(self, status: int, message: str) -> None:
         """Say what is wrong with a request that nobody will get, and close."""
         error: dict[str, Any] = {
-            "message": f"{message} {remedy}",
+            "message": message,
             "type": "invalid_request_error",
             "code": "malformed_request",
         }
@@ -318,9 +318,9 @@ class Client(asyncio.Protocol):
     def overdue(self) -> None:
         """Called by the listener when the deadline has passed."""
         if self._entry is not None:
-            self.refuse(408, "The rest of the body did not come in time.", "Send all of it.")
+            self.refuse(408, "The rest of the body did not come in time. Send all of it.")
         elif self._buffer:
-            self.refuse(408, "The head of the request did not come in time.", "Send all of it.")
+            self.refuse(408, "The head of the request did not come in time. Send all of it.")
         else:
             self.close()
 

@@ -30,7 +30,8 @@ _FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):([\t -~\x80-\xff]*)\r\n")
 """Blanks around a value are taken off afterwards: a pattern that does it can take hours."""
 
 _METHOD_LIMIT: Final = 20
-_BEGINNING: Final = re.compile(rb"(?:" + _TOKEN + rb")?(?: |\Z)")
+_BEGINNING: Final = re.compile(rb"(?:" + _TOKEN + rb")?(?: |\Z)|\r\Z")
+_LINE_ENDS: Final = re.compile(rb"(?:\r\n)*")
 _DIGITS: Final = re.compile(rb"[0-9]{1,15}\Z")
 _SINGLE: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
 """Fields that mean something else the second time."""
@@ -66,7 +67,7 @@ class RequestHead:
         length: bytes of the body that follows, unless the verdict is `GIVE` or `REFUSE`.
         stays: whether the client keeps the connection.
         fields: by name in lower case; of several of a name the last.
-        refusal: why it is refused, as a sentence.
+        refusal: why it is refused, and what to do about it.
     """
 
     verdict: Verdict
@@ -78,6 +79,19 @@ class RequestHead:
     refusal: str = ""
 
 
+NO_REQUEST: Final = RequestHead(
+    Verdict.REFUSE, refusal="This is no HTTP request. Speak HTTP/1.1, without TLS."
+)
+"""What cannot even begin one; see `may_begin`."""
+
+
+def skip_line_ends(data: bytes) -> bytes:
+    """What is left without those before a request: some clients end a body with one too many."""
+    found = _LINE_ENDS.match(data)
+    assert found is not None
+    return data[found.end() :]
+
+
 def may_begin(data: bytes) -> bool:
     """Whether a request could begin like that; an empty beginning can."""
     return _BEGINNING.match(data[:_METHOD_LIMIT]) is not None
@@ -87,8 +101,8 @@ def read_head(block: bytes) -> RequestHead:
     """Read a head, from the request line to the empty line, both included. Never raises."""
     line = _LINE.match(block)
     if line is None:
-        # It may be another version, or no HTTP; whoever gets it can only refuse it.
-        return RequestHead(Verdict.GIVE)
+        # It may be another version, or nearly HTTP; whoever gets it can only refuse it.
+        return RequestHead(Verdict.GIVE) if may_begin(block) else NO_REQUEST
     method, target, modern = line[1], line[2], line[3] == b"1"
     fields: dict[bytes, bytes] = {}
     repeated = False
@@ -136,4 +150,5 @@ def _judge(
 
 
 def _refuse(why: str) -> RequestHead:
+    why = f"{why} Send each request with one length, as HTTP has it."
     return RequestHead(Verdict.REFUSE, refusal=why)

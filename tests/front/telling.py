@@ -14,6 +14,7 @@ import requests
 
 from tests.serving import (
     PATIENCE,
+    PROGRAMS,
     Serving,
     eventually,
     fake_catalog,
@@ -70,7 +71,7 @@ class Told:
 @contextmanager
 def told(home: Path, *models: str, **config: object) -> Iterator[Told]:
     """A server with these models, none of them loaded; at the end nothing of it is alive."""
-    catalog = fake_catalog(home, program="told_engine.py")
+    catalog = fake_catalog(home, program=PROGRAMS / "told_engine.py")
     book = home / "book"
     for model in models:
         fake_model(catalog, model, args=f"--book {book}")

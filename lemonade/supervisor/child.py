@@ -94,7 +94,7 @@ class Child:
         self._steps = Steps(spec.probe.milestones, self._progressed)
         self._output.heed = self._steps.heed if spec.probe.milestones else None
         self.holdings = Holdings(self._family, around.devices, around.beside)
-        self._vigil = Vigil(spec.probe, self.holdings.effort, lambda: self._output.printed_bytes)
+        self._vigil = Vigil(spec.probe, self.holdings, lambda: self._output.printed_bytes)
         self._stalled = False
         self._given_up, self._given_up_for = "", ""
         self._heed_step: Callable[[StartStep], None] | None = None
@@ -236,7 +236,7 @@ class Child:
         What it prints is none, since it may print that it was asked for its health.
         """
         policy = replace(self.spec.probe, stall_timeout=patience)
-        await Vigil(policy, self.holdings.effort, lambda: 0, busy_share=AT_WORK).watch()
+        await Vigil(policy, self.holdings, lambda: 0, busy_share=AT_WORK).watch()
 
     def give_up(self, why: str, word: str) -> None:
         """Kill it although it lives: it is of no use. The word is for programs."""

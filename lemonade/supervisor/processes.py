@@ -111,11 +111,13 @@ class Effort:
     Attributes:
         cpu_seconds: user and system time, of children they have collected as well.
         read_bytes: what storage has delivered to them, mapped files included.
+        written_bytes: what they have for storage to keep: caches that grow.
         resident_bytes: memory they hold now; shared pages count for each.
     """
 
     cpu_seconds: float = 0.0
     read_bytes: int = 0
+    written_bytes: int = 0
     resident_bytes: int = 0
 
 
@@ -125,7 +127,7 @@ def effort_of(numbers: Iterable[int]) -> Effort:
     Raises:
         OSError: we may open nothing more.
     """
-    ticks = read = pages = 0
+    ticks = read = written = pages = 0
     for pid in numbers:
         stat = _read(f"{_PROC}/{pid}/stat")
         fields = stat[stat.rfind(b")") + 2 :].split()
@@ -136,7 +138,9 @@ def effort_of(numbers: Iterable[int]) -> Effort:
         for line in _read(f"{_PROC}/{pid}/io").splitlines():
             if line.startswith(b"read_bytes:"):
                 read += int(line.split()[1])
-    return Effort(ticks / _TICKS, read, pages * _PAGE)
+            elif line.startswith(b"write_bytes:"):
+                written += int(line.split()[1])
+    return Effort(ticks / _TICKS, read, written, pages * _PAGE)
 
 
 def own_memory_of(numbers: Iterable[int]) -> int:

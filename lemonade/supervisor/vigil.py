@@ -1,8 +1,9 @@
 """Whether a start shows work, and how far it is.
 
 A large engine takes as long as it takes: nobody can name the seconds after which a start has
-failed. What can be seen is whether anything happens: the child prints, computes, reads, grows. As
-long as one of these goes on, it is left alone; when none does for a while, it hangs. How far it is
+failed. What can be seen is whether anything happens: the child prints, computes, reads, writes,
+grows, on a device too. As long as one of these goes on, it is left alone; when none does for a
+while, it hangs. How far it is
 follows from what it prints, by patterns that somebody else gave.
 """
 
@@ -11,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import field
-from typing import Final
+from typing import Final, Protocol
 
-from lemonade.core.process import Milestone, ProbeSpec, StartStep
+from lemonade.core.process import DeviceHold, Milestone, ProbeSpec, StartStep
 from lemonade.core.records import dataclass
 from lemonade.supervisor.processes import Effort
 
@@ -37,20 +38,32 @@ _GROWTH_BYTES: Final = 1 << 20
 _LINE_CHARACTERS: Final = 500
 
 
+class Watched(Protocol):
+    """What is seen of the processes of a child. Both may raise `OSError`: nothing is seen then."""
+
+    async def effort(self) -> Effort:
+        """What all of them have done so far."""
+        ...
+
+    async def of_devices(self) -> tuple[DeviceHold, ...]:
+        """What all of them hold of devices' memory now."""
+        ...
+
+
 @dataclass(slots=True)
 class Vigil:
     """Watches one start, or an engine that somebody waits for.
 
     Attributes:
         policy: how long a start may show nothing.
-        look: what all its processes have done so far.
+        watched: its processes.
         printed: how many bytes it has printed so far.
         busy_share: share of a core that counts as computing.
         last_sign: monotonic time of the last sign of work.
     """
 
     policy: ProbeSpec
-    look: Callable[[], Awaitable[Effort]]
+    watched: Watched
     printed: Callable[[], int]
     busy_share: float = _BUSY_SHARE
     last_sign: float = field(default_factory=time.monotonic)
@@ -63,8 +76,9 @@ class Vigil:
             await asyncio.Event().wait()
         interval = min(_LOOK_INTERVAL, patience / _LOOKS)
         effort, heard, most = await self._seen(Effort()), self.printed(), 0
-        then = self.last_sign = time.monotonic()
-        while time.monotonic() - self.last_sign < patience:
+        held = await self._held()
+        then = now = self.last_sign = time.monotonic()
+        while now - self.last_sign < patience:  # by the clock of looks: they may take their time
             await asyncio.sleep(interval)
             before, effort = effort, await self._seen(effort)
             now = time.monotonic()
@@ -73,22 +87,33 @@ class Vigil:
                 or self.printed() != heard
                 or effort.cpu_seconds - before.cpu_seconds > self.busy_share * (now - then)
                 or effort.read_bytes > before.read_bytes
+                or effort.written_bytes > before.written_bytes
                 or effort.resident_bytes > most + _GROWTH_BYTES
             )
             heard, then = self.printed(), now
             most = max(most, effort.resident_bytes)
+            if not works:  # only then: drivers take their time to tell
+                now_held = await self._held()
+                works, held = now_held > held + _GROWTH_BYTES, max(held, now_held)
             if works:
                 self.last_sign = now
 
     async def _seen(self, before: Effort) -> Effort:
         """A look; while we cannot have one, the child is not to blame."""
         try:
-            effort = await self.look()
+            effort = await self.watched.effort()
         except OSError:
             self._blind = True
             return before
         self._blind = False
         return effort
+
+    async def _held(self) -> int:
+        """Bytes of devices' memory; 0 where nobody tells."""
+        try:
+            return sum(one.bytes for one in await self.watched.of_devices())
+        except OSError:
+            return 0
 
 
 class Steps:

@@ -58,6 +58,7 @@ from lemonade.residency import (
     LocalPlacement,
     Newcomers,
     Pool,
+    Quarantine,
     Selections,
     Swapper,
     at_work,
@@ -244,6 +245,7 @@ async def _join(
             devices=device_memory,
         )
     )
+    quarantine = await stack.enter_async_context(Quarantine(machine, bus, device_memory))
     placement = LocalPlacement(supervisor)
     newcomers = Newcomers(catalog, machine, environ)
     flags = KnownFlags(directories.cache / "flags")
@@ -264,6 +266,7 @@ async def _join(
             saved_options=saved_options,
             adapters=adapters,
             machine=machine,
+            quarantine=quarantine,
             bundles=bundles,
             selections=selections,
             installer=installer,
@@ -285,7 +288,10 @@ async def _join(
             bus=bus,
             max_per_type=lambda: configuration.settings.max_loaded_models,
             failures=Failures(
-                incidents, Circuits(lambda: crash_policy(configuration.settings)), bus
+                incidents,
+                Circuits(lambda: crash_policy(configuration.settings)),
+                bus,
+                quarantine,
             ),
             hang=lambda: hang_policy(configuration.settings),
         )
@@ -332,6 +338,7 @@ async def _join(
         saved_options=saved_options,
         adapters=adapters,
         machine=machine,
+        quarantine=quarantine,
         bundles=bundles,
         selections=selections,
         installer=installer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from lemonade.cli.command import Command
+from lemonade.cli.holders import write_quarantined, write_still_held
 from lemonade.cli.recipe_flags import LoadingCommand, placing_options, typed_options
 from lemonade.cli.render import note, out, write_json
 from lemonade.cli.session import Session, pass_session
@@ -59,11 +60,13 @@ def unload(session: Session, model: str | None) -> None:
     the model.
     """
     out(f"Unloading model: {model}" if model else "Unloading all models")
-    reply = session.client().unload(model)
-    if reply.get("effect"):
-        out(str(reply.get("message")))
+    answer = session.client().unload(model)
+    if answer.get("effect"):
+        out(str(answer.get("message")))
         return
     out(f"Model unloaded successfully: {model}" if model else "All models unloaded successfully.")
+    write_still_held(answer)
+    write_quarantined(answer)
 
 
 @click.command(cls=Command)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from lemonade.cli.command import Command
+from lemonade.cli.holders import write_quarantined
 from lemonade.cli.render import Column, harmless, note, out, write_json, write_table
 from lemonade.cli.session import Session, pass_session
 from lemonade.core.errors import ServerUnreachable
@@ -175,6 +176,7 @@ def status(session: Session, as_json: bool) -> int:  # noqa: FBT001 - click call
     out()
     _write_status_models(loaded_models(health))
     write_failing(health)
+    write_quarantined(health)
     return 0
 
 
@@ -221,6 +223,7 @@ def ps(session: Session, as_json: bool, orphans: bool) -> None:  # noqa: FBT001 
     models = loaded_models(health) + loading_models(health)
     write_loaded(models, same_machine=session.address().is_this_machine)
     write_failing(health)
+    write_quarantined(health)
 
 
 @click.command(cls=Command)

@@ -16,6 +16,7 @@ LemonadeError                      code, message, remedy, facts
 │                                  UnsupportedRegistry
 ├── ChildError                     SpawnFailed · ExitedWhileStarting · NeverReady · WouldNotDie
 ├── CapacityError                  EverythingPinned · QueueFull · ShuttingDown · KeepsFailing
+│                                  DeviceQuarantined
 ├── UpstreamError                  ConnectionLost · UpstreamTimeout · UpstreamRefused
 │                                  GarbledAnswer · AdapterRefused
 ├── RequestError                   MalformedRequest · WrongOperation · NotAuthorised
@@ -386,6 +387,15 @@ class KeepsFailing(CapacityError):
     """
 
     code = "keeps-failing"
+
+
+class DeviceQuarantined(CapacityError):
+    """The device that an engine needs has not given back its memory.
+
+    `facts` hold `device`, `bytes` and `held_by` (`pid`, `program`, `bytes`).
+    """
+
+    code = "device-quarantined"
 
 
 # ---- the wire to children

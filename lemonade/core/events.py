@@ -207,6 +207,23 @@ class SleepInhibited(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantineBegan(Event):
+    """A device's memory did not come back; it is not used. `reason` is a sentence."""
+
+    device: str
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEnded(Event):
+    """A device may be used again. `why` is the end of a sentence."""
+
+    device: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFinished(Event):
     """An inference request is over.
 

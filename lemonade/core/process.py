@@ -215,11 +215,15 @@ class DeviceHold:
 
     Attributes:
         device: where it is: a PCI address, or what the driver calls the device.
+        program: what the process runs, or ran; empty if nobody knows.
+        start_ticks: with the pid its identity, if it is known to be alive; else 0.
     """
 
     pid: int
     device: str
     bytes: int
+    program: str = ""
+    start_ticks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,9 @@ class ExitReport:
             most a second before its end; without pages of files, which may stay in memory.
         left_bytes: of that, what did not come back with the processes: files they left in memory.
         device_bytes: memory of devices they held then, as far as drivers tell.
-        still_held: of that, what drivers had not taken back when all was dead for seconds.
+        still_held: of that, what drivers had not taken back when all that can be killed was dead
+            for seconds.
+        survivor_programs: what survivors run, in the same order; empty where nobody knows.
     """
 
     status: int | None
@@ -262,6 +268,7 @@ class ExitReport:
     left_bytes: int = 0
     device_bytes: int = 0
     still_held: tuple[DeviceHold, ...] = ()
+    survivor_programs: tuple[str, ...] = ()
 
     @property
     def how(self) -> str:

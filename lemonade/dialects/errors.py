@@ -57,6 +57,7 @@ _MODEL_TYPES: Final[Mapping[type[e.LemonadeError], str]] = {
     e.ChildError: _LOAD_ERROR,
     e.EverythingPinned: "slots_pinned_error",
     e.KeepsFailing: _LOAD_ERROR,
+    e.DeviceQuarantined: _LOAD_ERROR,
 }
 """What differs where a model is found and loaded on the way. `type` and `code` are then equal."""
 

@@ -20,7 +20,7 @@ from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Access, Route
-from lemonade.residency import Failing, LoadRequest, Phase, Resident
+from lemonade.residency import Failing, LoadRequest, Phase, Resident, describe_quarantined
 
 _NOT_OPTIONS: Final = ("model_name", "model", "save_options", "pinned", "stream", "force")
 
@@ -86,6 +86,7 @@ async def health(request: web.Request) -> web.Response:
                 if r.phase is Phase.LOADING
             ],
             "models_failing": [describe_failing(one) for one in parts.pool.failing()],
+            "devices_quarantined": [describe_quarantined(one) for one in parts.quarantine.devices],
             "max_models": dict.fromkeys(_COUNTED, limit),
             "pinned_models": pinned,
             "pinned_helper_models": dict.fromkeys(_COUNTED, 0),
@@ -221,7 +222,9 @@ async def unload(request: web.Request) -> web.Response:
         await parts.pool.unload(base)
         answer = {"status": "success", "message": f"Unloaded model: {name}", "model_name": name}
     took = round(time.monotonic() - begin, 3)
-    return json_response({**answer, "took_s": took, **_given_back(leaving)})
+    kept = [describe_quarantined(one) for one in parts.quarantine.devices]
+    told = {"took_s": took, **_given_back(leaving), "devices_quarantined": kept}
+    return json_response({**answer, **told})
 
 
 def _given_back(leaving: Iterable[Resident]) -> JsonObject:
@@ -230,13 +233,25 @@ def _given_back(leaving: Iterable[Resident]) -> JsonObject:
     still_held: list[JsonObject] = []
     freed = 0
     for report in reports:
-        still_held += [{"pid": pid, "device": "", "bytes": None} for pid in report.survivors]
-        held = [{"pid": x.pid, "device": x.device, "bytes": x.bytes} for x in report.still_held]
-        still_held += held
+        programs = dict(zip(report.survivors, report.survivor_programs, strict=False))
+        still_held += [_holder(pid, programs.get(pid, ""), alive=True) for pid in report.survivors]
+        still_held += [
+            _holder(x.pid, x.program, x.device, x.bytes, alive=x.start_ticks > 0)
+            for x in report.still_held
+        ]
+        if report.left_bytes:
+            still_held.append(_holder(None, "", "memory", report.left_bytes, alive=False))
         if not report.survivors:
-            freed += report.resident_bytes
+            freed += max(0, report.resident_bytes - report.left_bytes)
             freed += max(0, report.device_bytes - sum(x.bytes for x in report.still_held))
     return {"freed_bytes": freed, "still_held": still_held}
+
+
+def _holder(
+    pid: int | None, program: str, device: str = "", size: int | None = None, *, alive: bool
+) -> JsonObject:
+    name = program.rpartition("/")[2]
+    return {"pid": pid, "program": name, "alive": alive, "device": device, "bytes": size}
 
 
 async def pin(request: web.Request) -> web.Response:

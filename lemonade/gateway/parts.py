@@ -14,7 +14,7 @@ from lemonade.core.bus import Bus
 from lemonade.core.records import dataclass
 from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer, LatestReleases, Versions
-from lemonade.residency import Fitter, Incidents, Loader, Pool, Selections, Swapper
+from lemonade.residency import Fitter, Incidents, Loader, Pool, Quarantine, Selections, Swapper
 from lemonade.storage import Directories
 from lemonade.supervisor import Journal
 from lemonade.telemetry import Metrics, Statistics
@@ -40,6 +40,7 @@ class Parts:
     saved_options: SavedOptions
     adapters: AdapterRegistry
     machine: Machine
+    quarantine: Quarantine
     bundles: Bundles
     selections: Selections
     installer: Installer

@@ -52,7 +52,7 @@ def _describe(parts: Parts) -> dict[str, Any]:
         "OS Version": machine.os_version,
         "Processor": machine.cpu.name,
         "Physical Memory": f"{machine.memory_bytes / GIB:.1f} GB",
-        "devices": _devices(machine),
+        "devices": _devices(parts.quarantine.machine),
         "recipes": {
             recipe.id: _describe_recipe(parts, recipe)
             for recipe in sorted(parts.catalog.recipes.values(), key=lambda r: (r.order, r.id))

@@ -63,6 +63,17 @@ def find_amd_gpus(root: Path, instruments: Instruments) -> tuple[Gpu, ...]:
     return tuple(gpus)
 
 
+def compute_addresses(root: Path) -> dict[str, str]:
+    """Where the GPUs are on the bus that KFD names by numbers of its own."""
+    found = {}
+    for node in _topology(root):
+        minor = node.number("drm_render_minor")
+        address = _address(node, root / f"sys/class/drm/renderD{minor}/device")
+        if (name := text(node.file.parent / "gpu_id")) not in ("", "0") and address:
+            found[name] = address
+    return found
+
+
 def gfx_name(version: int) -> str:
     """`gfx_target_version` as the compilers write it: 110501 is gfx1151, 90010 is gfx90a.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.core.process import DeviceHold
+from lemonade.hardware.amd import compute_addresses
 from lemonade.hardware.files import number
 from lemonade.hardware.instruments import installed_nvml
 from lemonade.hardware.nvml import Nvml, address_of
@@ -51,10 +52,14 @@ def device_memory(
 def _compute(root: Path, pids: Collection[int]) -> Iterator[DeviceHold]:
     """AMD's compute driver: `proc/PID/vram_GPU`, in bytes."""
     folder = root / "sys/class/kfd/kfd/proc"
+    addresses: dict[str, str] | None = None
     for pid in pids:
         for file in sorted((folder / str(pid)).glob("vram_*")):
             if held := number(file):
-                yield DeviceHold(pid, f"kfd:{file.name.removeprefix('vram_')}", held)
+                if addresses is None:  # they do not change; mostly nobody holds anything
+                    addresses = compute_addresses(root)
+                gpu = file.name.removeprefix("vram_")
+                yield DeviceHold(pid, addresses.get(gpu, f"kfd:{gpu}"), held)
 
 
 def _graphics(root: Path, pids: Collection[int]) -> Iterator[DeviceHold]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from lemonade.core.records import dataclass
 
 ProblemRule = Literal[
-    "driver-missing", "driver-other", "no-compute", "device-missing", "no-permission"
+    "driver-missing",
+    "driver-other",
+    "no-compute",
+    "device-missing",
+    "no-permission",
+    "quarantined",
 ]
 """In this order a device is looked at: it is on the bus, it has its driver, the driver works it,
-its node is in `/dev`, and this user may open that."""
+its node is in `/dev`, and this user may open that. The last is found out by using it: memory that
+an engine held did not come back."""
+
+QUARANTINED: Final[ProblemRule] = "quarantined"
 
 
 @dataclass(frozen=True, slots=True)

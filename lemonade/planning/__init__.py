@@ -26,6 +26,13 @@ from lemonade.planning.options import (
     known_options,
     resolve_options,
 )
+from lemonade.planning.quarantine import (
+    Quarantined,
+    Remainder,
+    in_the_way,
+    quarantined_devices,
+    without,
+)
 from lemonade.planning.runtimes import RuntimePlan, plan_runtime
 from lemonade.planning.second_try import fitting_context
 from lemonade.planning.selection import LATEST, PinKind, Selection, on_channel, select
@@ -34,11 +41,12 @@ from lemonade.planning.support import Verdict, choose_backend, judge, judge_for,
 __all__ = [
     "COMMON_OPTIONS", "LATEST", "Argument", "Argv", "CheckpointPlan", "CommandPlan", "Demand",
     "EffectiveOptions", "EvictionPlan", "Given", "InstallPlan", "LaunchFacts", "PinKind",
-    "ResidentFacts", "RuntimePlan", "Selection", "Verdict", "VisibleDevices", "check_known",
-    "check_options", "choose_backend", "download_name", "fitting_context", "flags_in",
-    "grammar_of", "judge", "judge_for", "known_options", "lacking", "layer_phrase", "merge",
-    "on_channel", "parse_argv", "plan_asking", "plan_checkpoint", "plan_command", "plan_eviction",
-    "plan_install", "plan_launch", "plan_runtime", "rank_for", "resolve_options", "select",
-    "slot_policy", "split_checkpoint", "takes_more", "version_for", "visible_devices", "why_not",
-    "with_gpu",
+    "Quarantined", "Remainder", "ResidentFacts", "RuntimePlan", "Selection", "Verdict",
+    "VisibleDevices", "check_known", "check_options", "choose_backend", "download_name",
+    "fitting_context", "flags_in", "grammar_of", "in_the_way", "judge", "judge_for",
+    "known_options", "lacking", "layer_phrase", "merge", "on_channel", "parse_argv", "plan_asking",
+    "plan_checkpoint", "plan_command", "plan_eviction", "plan_install", "plan_launch",
+    "plan_runtime", "quarantined_devices", "rank_for", "resolve_options", "select", "slot_policy",
+    "split_checkpoint", "takes_more", "version_for", "visible_devices", "why_not", "with_gpu",
+    "without",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Final
 
 from lemonade.catalog.backend import BackendSpec
 from lemonade.core.records import dataclass
-from lemonade.hardware.facts import Machine
+from lemonade.hardware.facts import QUARANTINED, Machine
 
 HIP: Final = "HIP_VISIBLE_DEVICES"
 ROCR: Final = "ROCR_VISIBLE_DEVICES"
@@ -21,6 +21,9 @@ CUDA: Final = "CUDA_VISIBLE_DEVICES"
 
 _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {HIP: (HIP, CUDA, "GPU_DEVICE_ORDINAL")}
 """The names that HIP itself looks at, first come, first served."""
+
+_VENDORS: Final[Mapping[str, str]] = {HIP: "amd", ROCR: "amd", CUDA: "nvidia"}
+"""Whose GPUs are counted by which name."""
 
 _VISIBILITY: Final = frozenset(
     {
@@ -107,13 +110,33 @@ def visible_devices(
         chosen = given[ROCR] if chosen is None else _among(given[ROCR], chosen)
         used.append(ROCR)
     if chosen is None:
-        return VisibleDevices()
+        return _hidden(name, machine)
     heeded = {*aliases, *used}
     notice = ""
     if used != [name] or len({given[alias] for alias in heeded}) > 1:
         said = ", ".join(f"{alias}={given[alias]}" for alias in sorted(heeded))
         notice = f"{said} is given to {backend.id} as {name}={chosen}."
     return VisibleDevices({name: chosen}, notice)
+
+
+def can_hide(backend: BackendSpec) -> bool:
+    """Whether it can be kept from using one of several GPUs."""
+    return backend.visible_by in _VENDORS
+
+
+def _hidden(name: str, machine: Machine) -> VisibleDevices:
+    """All GPUs but those that are quarantined, where nobody has chosen any."""
+    vendor = _VENDORS.get(name, "")
+    mine = [gpu for gpu in machine.gpus if gpu.vendor == vendor]
+    left = [gpu for gpu in mine if gpu.problem is None or gpu.problem.rule != QUARANTINED]
+    if not left or left == mine:
+        return VisibleDevices()
+    named = vendor == "nvidia" and all(gpu.uuid for gpu in left)
+    words = [gpu.uuid if named else str(mine.index(gpu)) for gpu in left]
+    hidden = " and ".join(gpu.name for gpu in mine if gpu not in left)
+    return VisibleDevices(
+        {name: ",".join(words)}, f"{hidden} is not used: memory of it did not come back."
+    )
 
 
 def _among(outer: str, inner: str) -> str:

@@ -21,7 +21,7 @@ _COUNTED: Final = frozenset({"nvidia"})
 
 def held_on(gpu: Gpu, held: Collection[DeviceHold], machine: Machine) -> int:
     """Bytes of a GPU's memory that others hold."""
-    return sum(one.bytes for one in held if _may_be(gpu, one.device, machine))
+    return sum(one.bytes for one in held if is_on(gpu, one.device, machine))
 
 
 def free_on(gpu: Gpu, held: Collection[DeviceHold], machine: Machine) -> int:
@@ -29,7 +29,8 @@ def free_on(gpu: Gpu, held: Collection[DeviceHold], machine: Machine) -> int:
     return max(0, gpu.pool_bytes - held_on(gpu, held, machine))
 
 
-def _may_be(gpu: Gpu, device: str, machine: Machine) -> bool:
+def is_on(gpu: Gpu, device: str, machine: Machine) -> bool:
+    """Whether a driver may mean that GPU by that name."""
     known = {one.pci_address.lower() for one in machine.gpus if one.pci_address}
     if device.lower() in known:
         return device.lower() == gpu.pci_address.lower()

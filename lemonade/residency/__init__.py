@@ -17,6 +17,7 @@ from lemonade.residency.newcomers import Newcomers
 from lemonade.residency.placement import Instance, Placement
 from lemonade.residency.policies import crash_policy, hang_policy
 from lemonade.residency.pool import Pool
+from lemonade.residency.quarantine import Quarantine, describe_quarantined
 from lemonade.residency.resident import Lease, Phase, Resident
 from lemonade.residency.selections import Selections
 from lemonade.residency.swapping import Swapper
@@ -48,12 +49,14 @@ __all__ = [
     "Phase",
     "Placement",
     "Pool",
+    "Quarantine",
     "Resident",
     "Selections",
     "Swapper",
     "as_model",
     "at_work",
     "crash_policy",
+    "describe_quarantined",
     "explain",
     "hang_policy",
     "log_file_of",

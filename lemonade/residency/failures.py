@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from lemonade.catalog import BackendSpec
 from lemonade.core.bus import Bus
 from lemonade.core.errors import (
     ChildError,
@@ -23,6 +24,7 @@ from lemonade.core.inference import JsonObject
 from lemonade.core.process import FOREIGN_SERVER, HANG, ExitReport
 from lemonade.residency.circuit import Circuits, Failing
 from lemonade.residency.incidents import Incident, Kind, describe_failure
+from lemonade.residency.quarantine import Quarantine
 from lemonade.residency.resident import Resident
 
 _TOLD_LINES: Final = 6
@@ -40,17 +42,29 @@ class Records(Protocol):
 class Failures:
     """Incidents and circuits, joined. Made by the composition root and used by the pool."""
 
-    def __init__(self, records: Records, circuits: Circuits, bus: Bus) -> None:
+    def __init__(
+        self,
+        records: Records,
+        circuits: Circuits,
+        bus: Bus,
+        quarantine: Quarantine | None = None,
+    ) -> None:
         self._records = records
         self._circuits = circuits
         self._bus = bus
+        self._quarantine = quarantine
 
-    def check(self, key: str, name: str, fingerprint: Callable[[], str]) -> None:
-        """Refuse to start what keeps failing.
+    def check(
+        self, backend: BackendSpec, key: str, name: str, fingerprint: Callable[[], str]
+    ) -> None:
+        """Refuse to start what keeps failing, or what a device has no memory for.
 
         Raises:
             KeepsFailing: with the cause, the last lines and when to come back.
+            DeviceQuarantined: with what holds the memory.
         """
+        if self._quarantine is not None:
+            self._quarantine.check(backend, name)
         if self._circuits.knows(key):
             failing = self._circuits.open(fingerprint())
             if failing is not None:
@@ -61,9 +75,11 @@ class Failures:
         return self._circuits.wait(fingerprint)
 
     def reset(self, key: str) -> None:
-        """Somebody insists: forget what failed."""
+        """Somebody insists: forget what failed, and use every device."""
         for model in self._circuits.reset(key):
             self._bus.publish(CircuitReset(model))
+        if self._quarantine is not None:
+            self._quarantine.lift()
 
     def failing(self) -> tuple[Failing, ...]:
         """All models whose failures still count."""
@@ -73,6 +89,7 @@ class Failures:
         self, resident: Resident, step: str, error: LemonadeError, report: ExitReport | None
     ) -> None:
         """A load came to nothing; the error gets the incident's id."""
+        self._mind_devices(resident, report)
         if not isinstance(error, ChildError):
             return
         stalled = isinstance(error, NeverReady) and "stall_timeout" in error.facts
@@ -87,6 +104,7 @@ class Failures:
 
     def ended(self, resident: Resident, report: ExitReport, *, expected: bool) -> None:
         """An engine that served has ended."""
+        self._mind_devices(resident, report)
         if not expected:
             hangs = bool(resident.hung) or report.how == HANG
             said = f"Its engine {resident.hung or report.sentence()}."
@@ -98,6 +116,10 @@ class Failures:
         elif report.survivors:
             said = f"Processes {', '.join(map(str, report.survivors))} cannot be ended."
             self._note(resident, Kind.WOULD_NOT_DIE, "stopping", report, said, counts=False)
+
+    def _mind_devices(self, resident: Resident, report: ExitReport | None) -> None:
+        if self._quarantine is not None and report is not None:
+            self._quarantine.left_behind(resident.served_name, report)
 
     def _note(
         self,

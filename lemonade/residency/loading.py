@@ -69,6 +69,7 @@ from lemonade.residency.availability import Availability
 from lemonade.residency.holding import Holding, hold
 from lemonade.residency.named_files import check_named_files
 from lemonade.residency.placement import Instance, Placement, PortLease
+from lemonade.residency.quarantine import Quarantine
 from lemonade.residency.selections import Selections
 from lemonade.residency.wishes import LoadRequest
 
@@ -131,6 +132,7 @@ class LoaderParts:
     saved_options: SavedOptions
     adapters: AdapterRegistry
     machine: Machine
+    quarantine: Quarantine
     bundles: Bundles
     selections: Selections
     installer: Installer
@@ -475,7 +477,7 @@ class Loader:
             bundle=ingredients.bundle,
             overlay=parts.catalog.overlay_dir(plan.backend.backend_id),
             files=ingredients.files,
-            machine=parts.machine,
+            machine=parts.quarantine.machine,
             options=plan.options,
             endpoint=port.endpoint,
             api_key=api_key,

@@ -109,8 +109,7 @@ class Pool(TaskOwner):
                 await (leaving.settled if leaving is pending else leaving.gone).wait()
                 continue
             if pending is None:
-                served = self._registry.public_name(spec)
-                request = LoadRequest()
+                served, request = self._registry.public_name(spec), LoadRequest()
                 pending = self._begin(self._loader.plan(spec, served, request), request)
             lease = await self._lease_of(pending)
             if lease is not None:
@@ -134,10 +133,10 @@ class Pool(TaskOwner):
         """Refuse to start what keeps failing.
 
         Raises:
-            KeepsFailing: nothing of it is started now.
+            KeepsFailing, DeviceQuarantined: nothing of it is started now.
         """
         key, name = plan.spec.canonical_name, plan.served_name
-        self._failures.check(key, name, lambda: self._loader.fingerprint(plan))
+        self._failures.check(plan.backend, key, name, lambda: self._loader.fingerprint(plan))
 
     def forecast(self, plan: LoadPlan) -> EvictionPlan | str:
         """Who would leave for it now; a sentence where nobody has to be asked.

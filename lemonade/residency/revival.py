@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from lemonade.core.errors import ChildError, KeepsFailing, LemonadeError
+from lemonade.core.errors import ChildError, DeviceQuarantined, KeepsFailing, LemonadeError
 from lemonade.jobs import outliving
 from lemonade.residency.resident import Resident
 
@@ -80,7 +80,7 @@ class Revivals:
                 await self._pause(rest)
             try:
                 successor = self._begin(latest)
-            except KeepsFailing as error:
+            except (KeepsFailing, DeviceQuarantined) as error:
                 rest = max(_LEAST_REST, float(str(error.facts.get("retry_after", 0))))
                 continue
             except (LemonadeError, OSError) as error:

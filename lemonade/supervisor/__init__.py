@@ -8,13 +8,14 @@ from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
 from lemonade.supervisor.journal import Follower, Journal, JournalHandler
 from lemonade.supervisor.last_resort import LastResort
 from lemonade.supervisor.ports import PortLease
-from lemonade.supervisor.processes import ask_for_parent_death_signal
+from lemonade.supervisor.processes import Identity, ask_for_parent_death_signal, identity_of
 from lemonade.supervisor.reaper import Account, foretell, reap_ledger
 from lemonade.supervisor.states import Phase
 from lemonade.supervisor.supervisor import Supervisor
 
 __all__ = [
-    "Account", "Child", "Delegation", "Follower", "Inhibitor", "Journal", "JournalHandler",
-    "LastResort", "LedgerEntry", "Phase", "PortLease", "Probe", "Supervisor",
-    "ask_for_parent_death_signal", "find_delegation", "foretell", "inspect_ledger", "reap_ledger",
+    "Account", "Child", "Delegation", "Follower", "Identity", "Inhibitor", "Journal",
+    "JournalHandler", "LastResort", "LedgerEntry", "Phase", "PortLease", "Probe", "Supervisor",
+    "ask_for_parent_death_signal", "find_delegation", "foretell", "identity_of",
+    "inspect_ledger", "reap_ledger",
 ]  # fmt: skip

@@ -465,7 +465,7 @@ class Child:
         survivors = self._swept.survivors
         if not self._spawned.collect():
             survivors = (self._spawned.pid, *survivors)
-        await self._bounded(self._wait_for_drivers())
+        await self._bounded(self._wait_for_drivers(survivors))
         if self._writer is not None:
             await self._bounded(self._writer.flush())
         await self._bounded(self._ask_kernel())
@@ -474,9 +474,9 @@ class Child:
             await self._bounded(self._entry.leave())
         self._conclude(final, survivors)
 
-    async def _wait_for_drivers(self) -> None:
+    async def _wait_for_drivers(self, survivors: Sequence[int]) -> None:
         within = min(self.spec.stop.kill_within, _SIDE_LIMIT - 1)
-        await self.holdings.given_back(within=within)
+        await self.holdings.given_back(survivors, within=within)
 
     async def _ask_kernel(self) -> None:
         """Why it ended, if it was not told to."""

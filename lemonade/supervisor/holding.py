@@ -14,7 +14,13 @@ from typing import Final
 from lemonade.core.process import DeviceHold, ExitReport
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.kin import Family
-from lemonade.supervisor.processes import Effort, ProcessFacts, effort_of, own_memory_of
+from lemonade.supervisor.processes import (
+    Effort,
+    ProcessFacts,
+    effort_of,
+    identity_of,
+    own_memory_of,
+)
 
 DeviceLook = Callable[[Collection[int]], tuple[DeviceHold, ...]]
 """What processes hold of devices' memory, dead ones included. May block."""
@@ -86,8 +92,12 @@ class Holdings:
         """The leader and the descendants that are known."""
         return [self._family.leader.pid, *(one.identity.pid for one in self._family.descendants())]
 
-    async def given_back(self, *, within: float) -> None:
-        """Wait for drivers to take back what the dead have held, not longer than `within` seconds.
+    async def given_back(self, survivors: Sequence[int], *, within: float) -> None:
+        """Wait for drivers to take back what was held, not longer than `within` seconds.
+
+        Args:
+            survivors: processes that do not end; what they hold is held.
+            within: seconds.
 
         Raises:
             OSError: nothing can be looked at.
@@ -95,7 +105,7 @@ class Holdings:
         loop = asyncio.get_running_loop()
         limit = loop.time() + within
         pause = _FIRST_PAUSE
-        while held := await self._beside.proc(self._of_the_dead):
+        while held := await self._beside.proc(self._still_held_by, survivors):
             if loop.time() >= limit:
                 break
             await asyncio.sleep(pause)
@@ -110,6 +120,7 @@ class Holdings:
             left_bytes=self.left_bytes,
             device_bytes=self.device_bytes,
             still_held=self.still_held,
+            survivor_programs=tuple(map(self._family.program_of, report.survivors)),
         )
 
     def remove_leaf(self) -> None:
@@ -121,5 +132,14 @@ class Holdings:
     def _counted(self) -> int | None:
         return self._family.leaf.held_bytes() if self._family.leaf is not None else None
 
-    def _of_the_dead(self) -> tuple[DeviceHold, ...]:
-        return self._devices(self._family.departed())
+    def _still_held_by(self, survivors: Sequence[int]) -> tuple[DeviceHold, ...]:
+        held = self._devices((*self._family.departed(), *survivors))
+        return tuple(self._described(one) for one in held)
+
+    def _described(self, hold: DeviceHold) -> DeviceHold:
+        alive = identity_of(hold.pid)
+        return replace(
+            hold,
+            program=self._family.program_of(hold.pid),
+            start_ticks=alive.start_ticks if alive is not None else 0,
+        )

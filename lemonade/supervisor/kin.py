@@ -58,6 +58,7 @@ class Family:
         self._child = child
         self._noted: dict[int, Descendant] = {}
         self._executables: dict[str, None] = {}
+        self._programs: dict[int, str] = {}
         self._ever: set[int] = {leader.pid}
 
     def descendants(self) -> tuple[Descendant, ...]:
@@ -67,6 +68,10 @@ class Family:
     def departed(self) -> tuple[int, ...]:
         """The numbers of all that ever belonged to it and that nobody has now. Looks at each."""
         return tuple(pid for pid in sorted(self._ever) if _is_nobodys(pid))
+
+    def program_of(self, pid: int) -> str:
+        """What one that ever belonged to it ran when it was noticed; empty if nobody knows."""
+        return self._programs.get(pid, "")
 
     def executables(self) -> tuple[str, ...]:
         """Every program the leader has been seen to run; a launcher becomes another."""
@@ -90,7 +95,7 @@ class Family:
             if facts.dead:
                 self._bury(facts)
             else:
-                self._noted[facts.pid] = Descendant(facts.identity, executable_of(facts.pid))
+                self._take_down(facts)
         self._ever |= self._noted.keys()
         return not before <= self._noted.keys()
 
@@ -111,7 +116,7 @@ class Family:
                 continue
             alive.append(facts)
             if facts.pid not in self._noted:
-                self._noted[facts.pid] = Descendant(facts.identity, executable_of(facts.pid))
+                self._take_down(facts)
         self._ever |= self._noted.keys()
         return tuple(sorted(alive, key=lambda facts: facts.pid))
 
@@ -119,6 +124,12 @@ class Family:
         executable = executable_of(self.leader.pid)
         if executable is not None:
             self._executables[executable] = None
+            self._programs[self.leader.pid] = executable
+
+    def _take_down(self, facts: ProcessFacts) -> None:
+        executable = executable_of(facts.pid)
+        self._noted[facts.pid] = Descendant(facts.identity, executable)
+        self._programs[facts.pid] = executable or ""
 
     def _bury(self, facts: ProcessFacts) -> None:
         self._noted.pop(facts.pid, None)

@@ -196,6 +196,12 @@ def is_alive(identity: Identity) -> bool:
     return facts is not None and not facts.dead and facts.start_ticks == identity.start_ticks
 
 
+def identity_of(pid: int) -> Identity | None:
+    """Who has that number now, and is alive."""
+    facts = read_process(pid)
+    return facts.identity if facts is not None and not facts.dead else None
+
+
 def own_identity() -> Identity:
     """Who we are."""
     pid = os.getpid()

@@ -240,6 +240,24 @@ def test_a_failed_load_shows_the_servers_sentence(cli: Cli) -> None:
     assert done.stderr == "Error: There is no model 'Nothing'.\n"
 
 
+def test_an_unload_tells_who_still_holds_what(cli: Cli, server: Server) -> None:
+    kept = {"device": "RTX", "reason": "20 GB did not come back.", "remedy": "Wait."}
+    held = [
+        {"pid": 7, "program": "engine", "alive": True, "device": "", "bytes": None},
+        {"pid": 8, "program": "", "alive": False, "device": "nvidia:0", "bytes": 2 * 10**9},
+        {"pid": None, "program": "", "alive": False, "device": "memory", "bytes": 10**9},
+    ]
+    answer = {"status": "success", "still_held": held, "devices_quarantined": [kept]}
+    server.reset(answers={"/api/v1/unload": answer})
+    told = cli("unload", "Demo-1B-GGUF").stderr
+    assert told.splitlines() == [
+        "Process 7 (engine) does not end.",
+        "Process 8 (dead) still holds 2.0 GB of nvidia:0.",
+        "1.0 GB of memory are still taken by files it has left.",
+        "RTX is not used for now: 20 GB did not come back. Wait.",
+    ]
+
+
 def test_unload_and_delete(cli: Cli, server: Server) -> None:
     assert "Model unloaded successfully: Demo-1B-GGUF" in cli("unload", "Demo-1B-GGUF").stdout
     assert "All models unloaded" in cli("unload").stdout

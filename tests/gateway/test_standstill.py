@@ -95,4 +95,5 @@ def test_unloading_tells_what_was_freed(server: Serving) -> None:
     assert answer["freed_bytes"] > 1 << 20
     assert answer["still_held"] == []
     assert answer["took_s"] > 0
+    assert answer["devices_quarantined"] == []
     assert server.post("unload").json()["freed_bytes"] == 0

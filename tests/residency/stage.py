@@ -29,6 +29,7 @@ from lemonade.planning import EffectiveOptions
 from lemonade.residency import Circuits, CrashPolicy, Failures, LoadPlan, LoadRequest, Pool
 from lemonade.residency.incidents import Incident, Kind
 from lemonade.residency.loading import Ingredients
+from lemonade.residency.quarantine import Quarantine
 
 PATIENCE = 3.0
 CATALOG = Catalog.load(sources({}, Path("/nonexistent")))
@@ -87,6 +88,8 @@ class Stage:
         stubborn: models that take `stubborn_steps` turns of the loop to end.
         beside: whether new engines may start beside those they replace.
         limit: slots for each type.
+        backend: what all of them are of.
+        left: what drivers have not taken back when one has been stopped.
     """
 
     def __init__(self) -> None:
@@ -96,6 +99,8 @@ class Stage:
         self.unspawnable: set[str] = set()
         self.beside = True
         self.limit = 1
+        self.backend = BACKEND
+        self.left: tuple[DeviceHold, ...] = ()
         self.turns_to_end = 1
         self.fetching: dict[str, asyncio.Event] = {}
         self.engines: list[Engine] = []
@@ -198,6 +203,7 @@ class Engine:
         self._ready.set()
         for _ in range(self._stage.turns_to_end):
             await asyncio.sleep(0)
+        self._report = replace(self._report, still_held=self._stage.left)
         self._over.set()
         return self._report
 
@@ -257,7 +263,9 @@ class FakeLoader:
         if served_name in self._stage.plan_fails:
             raise self._stage.plan_fails[served_name]
         options = EffectiveOptions({"ctx_size": 0, **request.options}, {})
-        return LoadPlan(spec, served_name, CATALOG.recipe("llamacpp"), BACKEND, options)
+        return LoadPlan(
+            spec, served_name, CATALOG.recipe("llamacpp"), self._stage.backend, options
+        )
 
     def check(self, plan: LoadPlan, ingredients: Ingredients) -> tuple[str, ...]:
         """Everything can be started."""
@@ -310,7 +318,12 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(*, linger: float = 60.0, policy: CrashPolicy = UNTIRED) -> AsyncIterator[Scene]:
+async def scene(
+    *,
+    linger: float = 60.0,
+    policy: CrashPolicy = UNTIRED,
+    quarantine: Quarantine | None = None,
+) -> AsyncIterator[Scene]:
     """A pool; whatever the test did, nothing is left when it has been closed."""
     stage, bus, events = Stage(), Bus(), []
     circuits = Circuits(lambda: policy, clock=stage.clock, chance=lambda: 0.0)
@@ -321,7 +334,7 @@ async def scene(*, linger: float = 60.0, policy: CrashPolicy = UNTIRED) -> Async
             loader=FakeLoader(stage),  # type: ignore[arg-type]
             bus=bus,
             max_per_type=lambda: stage.limit,
-            failures=Failures(stage.records, circuits, bus),
+            failures=Failures(stage.records, circuits, bus, quarantine),
             pause=stage.clock.pause,
             linger=linger,
         ) as pool:

@@ -61,7 +61,6 @@ from lemonade.residency import (
     Quarantine,
     Selections,
     Swapper,
-    at_work,
     crash_policy,
     hang_policy,
 )
@@ -300,7 +299,7 @@ async def _join(
         Awake(
             bus=bus,
             lock=Inhibitor(supervisor, environ),
-            busy=lambda: at_work(pool.residents()),
+            residents=pool.residents,
             wanted=lambda: configuration.settings.inhibit_suspend,
             resumed=supervisor.doubt,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol, Self
 
 from lemonade.core.bus import Bus
@@ -24,6 +24,9 @@ LINGER: Final = 30.0
 """Seconds the lock is held after the last work: it is not taken anew for each request."""
 
 LOOK_EVERY: Final = 2.0
+LOOK_EVERY_IDLE: Final = 10.0
+"""Seconds between two looks, with and without an engine."""
+
 LEAST_SLEEP: Final = 1.0
 """Seconds; what is shorter is the time between two readings of clocks."""
 
@@ -80,7 +83,7 @@ class Awake(TaskOwner):
         *,
         bus: Bus,
         lock: Lock,
-        busy: Callable[[], bool],
+        residents: Callable[[], Collection[Resident]],
         wanted: Callable[[], bool],
         resumed: Callable[[], None],
         linger: float = LINGER,
@@ -92,17 +95,17 @@ class Awake(TaskOwner):
         Args:
             bus: told of both.
             lock: held while there is work.
-            busy: whether there is.
+            residents: everybody who may work.
             wanted: whether the machine is to be kept awake at all.
             resumed: called when the machine has slept.
             linger: see `LINGER`.
-            look_every: seconds between two looks.
+            look_every: seconds between two looks while there is an engine.
             clocks: one that counts sleep, and one that does not.
         """
         super().__init__()
         self._bus = bus
         self._lock = lock
-        self._busy = busy
+        self._residents = residents
         self._wanted = wanted
         self._resumed = resumed
         self._linger = linger
@@ -129,7 +132,7 @@ class Awake(TaskOwner):
             log.warning("The machine slept for %.0f s; every engine is looked at.", slept)
             self._bus.publish(MachineResumed(slept))
             self._resumed()
-        if self._busy():
+        if at_work(self._residents()):
             self._worked_at = now
         if self._wanted() and now - self._worked_at < self._linger:
             await self._lock.take()
@@ -139,12 +142,16 @@ class Awake(TaskOwner):
             self._held = self._lock.held
             self._bus.publish(SleepInhibited(self._held))
 
+    def _pause(self) -> float:
+        anybody = self._held or self._residents()
+        return self._look_every if anybody else max(self._look_every, LOOK_EVERY_IDLE)
+
     async def _watch(self) -> None:
         try:
             while not self._ended.is_set():
                 await self.look()
                 try:
-                    async with asyncio.timeout(self._look_every):
+                    async with asyncio.timeout(self._pause()):
                         await self._ended.wait()
                 except TimeoutError:
                     continue

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.gateway.vllm_like import vllm_like_catalog
 from tests.serving import Serving, eventually, fake_catalog, fake_model, gone, serving, survivors
@@ -27,12 +28,15 @@ def test_who_answers_nobody_is_ended_and_loaded_again(server: Serving) -> None:
     body = {"model_name": "wedged", "stall_timeout": 0.4, "save_options": True}
     assert server.post("load", body).status_code == 200
     pid = server.loaded()["wedged"]["pid"]
-    statuses: list[int] = []
-    asking = threading.Thread(target=lambda: statuses.append(server.chat("wedged").status_code))
+    replies: list[requests.Response] = []
+    asking = threading.Thread(target=lambda: replies.append(server.chat("wedged")))
     asking.start()
     eventually(lambda: gone(pid), "the engine is ended")
     asking.join()
-    assert statuses[0] >= 500, "it was asked a second time, and stood still again"
+    assert replies[0].status_code >= 500, "it was asked a second time, and stood still again"
+    error = replies[0].json()["error"]
+    assert error["facts"]["how"] == "hang"
+    assert "answered nobody" in error["message"]
     assert "it answers nobody and did nothing for 0.4 s" in server.log()
     eventually(lambda: server.loaded() == {}, "it is not loaded any more")
 

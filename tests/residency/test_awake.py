@@ -8,9 +8,12 @@ import pytest
 
 from lemonade.core.bus import Bus
 from lemonade.core.events import Event, MachineResumed, SleepInhibited
+from lemonade.residency import LoadRequest, Phase, Resident
 from lemonade.residency.awake import Awake, SleepMeter, at_work, counting_sleep
 from lemonade.residency.wellness import Look, Patience, Wellness
-from tests.residency.stage import scene
+from tests.residency.stage import CATALOG, scene
+
+CATALOG_MODEL = CATALOG.builtin_models()["Tiny-Lemon-GGUF"]
 
 
 class Lock:
@@ -33,7 +36,9 @@ class Scene:
     def __init__(self) -> None:
         self.now = 100.0
         self.asleep = 0.0
-        self.busy = False
+        self.resident = Resident(
+            CATALOG_MODEL, "one", CATALOG.recipe("llamacpp"), LoadRequest(), phase=Phase.SERVING
+        )
         self.wanted = True
         self.resumed = 0
         self.lock = Lock()
@@ -43,7 +48,7 @@ class Scene:
         self.awake = Awake(
             bus=bus,
             lock=self.lock,
-            busy=lambda: self.busy,
+            residents=lambda: [self.resident],
             wanted=lambda: self.wanted,
             resumed=self._resume,
             linger=30.0,
@@ -55,7 +60,7 @@ class Scene:
 
     async def after(self, seconds: float, *, busy: bool = False) -> bool:
         self.now += seconds
-        self.busy = busy
+        self.resident.leases = int(busy)
         await self.awake.look()
         return self.lock.held
 

@@ -14,6 +14,7 @@ import signal as os_signals
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from lemonade.core import events
@@ -263,11 +264,16 @@ class Child:
             await self._over.wait()
             raise self._record_error
 
-    async def notice(self, newcomers: Sequence[ProcessFacts]) -> None:
-        """Look for kin among processes that are new on this machine, and record them."""
-        if await self._around.beside.proc(
-            self.holdings.note, newcomers, lives=self._state.phase is not Phase.STOPPING
-        ):
+    def look_for_kin(self) -> Callable[[Sequence[ProcessFacts]], bool]:
+        """What looks for kin among processes that are new on this machine; blocks, beside.
+
+        Follow with `take_note` of what it says: whether somebody is gone.
+        """
+        return partial(self.holdings.note, lives=self._state.phase is not Phase.STOPPING)
+
+    async def take_note(self, *, lost: bool) -> None:
+        """Record the kin that was found."""
+        if lost:
             self._health.hurry.set()  # it may not be able to do without whom it has lost
         await self._entry.amend()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from lemonade.core.records import dataclass
@@ -228,3 +228,8 @@ class Census:
         arrived = present - self._known
         self._known = present
         return [facts for pid in sorted(arrived) if (facts := read_process(pid)) is not None]
+
+    def show(self, looks: Iterable[Callable[[Sequence[ProcessFacts]], bool]]) -> list[bool]:
+        """Have each look at the newcomers, and return what it says. Blocks."""
+        newcomers = self.newcomers()
+        return [look(newcomers) for look in looks]

@@ -258,9 +258,11 @@ class Supervisor:
             if self._guarded and not (self._guardian is not None and self._guardian.alive):
                 await beside.disk(self._post_guardian)
             try:
-                newcomers = await beside.proc(census.newcomers)
-                for child in tuple(self._children.values()):
-                    await child.notice(newcomers)
+                children = tuple(self._children.values())
+                looks = [child.look_for_kin() for child in children]
+                losses = await beside.proc(census.show, looks)  # one turn beside, for all of them
+                for child, lost in zip(children, losses, strict=True):
+                    await child.take_note(lost=lost)
             except OSError as error:  # no descriptors, most likely: no reason to end anybody
                 log.warning("What engines have started cannot be looked for: %s", error)
                 census = Census()

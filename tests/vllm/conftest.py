@@ -17,6 +17,7 @@ import pytest
 
 from tests.checkpoints.hub_fixture import running_hub, write_repository
 from tests.serving import ROOT, Serving, serving, survivors
+from tests.vllm.loading import lemonade
 
 INSTALLED_WITHIN = 1800.0
 SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -69,9 +70,9 @@ def serving_vllm(
     """A server with vLLM, and the models `tiny` and `damaged` pulled."""
     with serving(home, env={**SMALL, "HF_ENDPOINT": hub, **(env or {})}, bundles=bundles) as one:
         for model in ("tiny", "damaged"):
-            body = {"model": f"user.{model}", "recipe": "vllm", "checkpoint": f"o/{model}"}
-            reply = one.post("pull", body)
-            assert reply.status_code == 200, reply.text
+            checkpoint = ("--checkpoint", "main", f"o/{model}")
+            done = lemonade(one, "pull", f"user.{model}", *checkpoint, "--recipe", "vllm")
+            assert "pulled successfully" in done, done
         yield one
 
 

@@ -13,7 +13,7 @@ import requests
 
 from tests.metrics_page import families_of
 from tests.serving import Serving
-from tests.vllm.loading import load
+from tests.vllm.loading import family_of, phases_of_a_load
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -33,8 +33,14 @@ WEATHER: Any = {
 
 
 @pytest.fixture(scope="module")
-def family(server: Serving) -> list[int]:
-    return load(server)
+def phases(server: Serving) -> list[str]:
+    return phases_of_a_load(server)
+
+
+@pytest.fixture(scope="module")
+def family(server: Serving, phases: list[str]) -> list[int]:
+    assert phases
+    return family_of(server)
 
 
 @pytest.fixture
@@ -64,6 +70,12 @@ def test_what_it_is_started_with(server: Serving, family: list[int]) -> None:
     assert environ["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert environ["VLLM_API_KEY"] not in server.log() + " ".join(words)
     assert not [name for name in environ if name.startswith(("LEMONADE_", "LD_", "PYTHONPATH"))]
+
+
+def test_its_start_is_told_as_it_goes(phases: list[str]) -> None:
+    assert [phase for phase in phases if phase in ("engine", "weights", "cache", "server")] == [
+        *("engine", "weights", "cache", "server")
+    ]
 
 
 def test_it_answers(client: openai.OpenAI) -> None:

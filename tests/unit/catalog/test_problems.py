@@ -47,6 +47,8 @@ VLLM = (
     ("Please pass the argument `trust_remote_code=True` to allow custom code", "program code"),
     ("ValueError: The quantization method fp8 is not supported for the current GPU. Minimum "
      "capability: 89", "FP8"),
+    ("DeepGEMM warmup (experts): 12%|#2   | 91/748 [03:20<23:59,  2.19s/it]", "compiling FP8"),
+    ("[aiter] start build [module_gemm_a8w8_blockscale] under /tmp/x", "compiling FP8"),
     ("safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooSmall",
      "damaged"),
     ("api_server.py: error: unrecognized arguments: --bogus 3", "argument --bogus 3"),

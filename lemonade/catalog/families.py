@@ -17,18 +17,14 @@ from lemonade.catalog.reading import Check, read_object, validated
 from lemonade.core.records import dataclass
 
 
-class FamilySpec(Declared):
-    """What models of one family are given.
+class FamilyMatchSpec(Declared):
+    """One way to be of a family.
 
     Attributes:
         checkpoint_regex: searched in the main checkpoint; empty matches nothing.
-        args: arguments for the engine, as a shell would read them.
-        speculative_config: a JSON object for engines that decode speculatively.
     """
 
     checkpoint_regex: str = ""
-    args: str = ""
-    speculative_config: dict[str, Any] | None = None
 
     @field_validator("checkpoint_regex")
     @classmethod
@@ -38,6 +34,25 @@ class FamilySpec(Declared):
         except re.error as error:
             raise ValueError(f"it is not a regular expression ({error})") from error
         return value
+
+    def fits(self, checkpoint: str) -> bool:
+        """Whether the expression is found in it."""
+        return bool(self.checkpoint_regex) and bool(re.search(self.checkpoint_regex, checkpoint))
+
+
+class FamilySpec(FamilyMatchSpec):
+    """What models of one family are given.
+
+    Attributes:
+        match: how a checkpoint shows that it is of the family; any of them is enough. A
+            `checkpoint_regex` of the family itself is one more.
+        args: arguments for the engine, as a shell would read them.
+        speculative_config: a JSON object for engines that decode speculatively.
+    """
+
+    match: tuple[FamilyMatchSpec, ...] = ()
+    args: str = ""
+    speculative_config: dict[str, Any] | None = None
 
 
 class FamilyMemberSpec(Declared):
@@ -149,6 +164,6 @@ class FamilyRegistry:
 
     def _by_checkpoint(self, checkpoint: str) -> str:
         for name, family in sorted(self._content.families.items()):
-            if family.checkpoint_regex and re.search(family.checkpoint_regex, checkpoint):
+            if any(one.fits(checkpoint) for one in (family, *family.match)):
                 return name
         return ""

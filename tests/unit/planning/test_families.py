@@ -29,7 +29,7 @@ FAMILIES = {
         "--max-num-seqs 4",
     },
     "memory_family": {
-        "checkpoint_regex": "^Memory/",
+        "match": [{"checkpoint_regex": "never"}, {"checkpoint_regex": "^Memory/"}],
         "args": "--gpu-memory-utilization 0.8 --tool-call-parser hermes",
     },
 }

@@ -69,6 +69,7 @@ def test_what_it_is_started_with(server: Serving, family: list[int]) -> None:
     assert environ["PYTHONNOUSERSITE"] == environ["HF_HUB_OFFLINE"] == "1"
     assert environ["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert environ["VLLM_API_KEY"] not in server.log() + " ".join(words)
+    assert environ.pop("LEMONADE_CHILD"), "the id of this run, by which it is found again"
     assert not [name for name in environ if name.startswith(("LEMONADE_", "LD_", "PYTHONPATH"))]
 
 

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from lemonade.config.keys import AT_START, NOT_YET
 from lemonade.config.keys import Group as _Keys
 from lemonade.config.keys import setting as _key
+from lemonade.config.limits import LimitSettings
 from lemonade.config.policies import CrashSettings, HangSettings
 
 CONFIG_VERSION: Final = 2
@@ -217,6 +218,7 @@ class Settings(_Keys):
     )
     crash: CrashSettings = CrashSettings()
     hang: HangSettings = HangSettings()
+    limits: LimitSettings = LimitSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     sections: dict[str, dict[str, Any]] = Field(default_factory=dict, exclude=True)
 

@@ -18,6 +18,10 @@ _NICEST: Final = 19
 _MOST_CPUS: Final = 8192
 _LEAST_MEMORY: Final = 16 * 1024 * 1024
 
+_ALL: Final = "all"
+_NONE: Final = "none"
+"""Words that say that there is no limit, whatever the configuration says."""
+
 _GROUP: Final = "Limits of the engine"
 
 LIMIT_OPTIONS: Final = (
@@ -42,7 +46,7 @@ LIMIT_OPTIONS: Final = (
         type="string",
         default="",
         flag="--cpus",
-        help="CPUs the engine may run on, as in 0-3,8; empty is all.",
+        help="CPUs the engine may run on, as in 0-3,8, or all; empty follows the setting.",
         group=_GROUP,
     ),
     OptionSpec(
@@ -50,7 +54,7 @@ LIMIT_OPTIONS: Final = (
         type="string",
         default="",
         flag="--max-memory",
-        help="Main memory the engine may take, as in 24GiB; empty is no limit.",
+        help="Main memory the engine may take, as in 24GiB, or none; empty follows the setting.",
         group=_GROUP,
     ),
 )
@@ -94,7 +98,7 @@ def plan_limits(values: Mapping[str, object]) -> Limits:
 def _cpus(words: str) -> tuple[int, ...]:
     """The CPUs of a list as the kernel writes it."""
     found: set[int] = set()
-    for word in words.split(",") if words.strip() else ():
+    for word in words.split(",") if words.strip() not in ("", _ALL) else ():
         first, dash, last = (part.strip() for part in word.partition("-"))
         bounds = (first, last if dash else first)
         if not all(one.isascii() and one.isdigit() and len(one) <= 4 for one in bounds):
@@ -107,7 +111,7 @@ def _cpus(words: str) -> tuple[int, ...]:
 
 
 def _memory(size: str) -> int | None:
-    if not size.strip():
+    if size.strip() in ("", _NONE):
         return None
     try:
         amount = parse_size(size.strip())

@@ -193,6 +193,7 @@ def resolve_options(  # noqa: PLR0913 - one for each layer
     section: JsonObject,
     variant: str | None,
     ctx_size: int,
+    limits: JsonObject = _NOTHING,
     architecture: JsonObject = _NOTHING,
     family: FamilyMatch = _NO_FAMILY,
 ) -> EffectiveOptions:
@@ -207,6 +208,7 @@ def resolve_options(  # noqa: PLR0913 - one for each layer
         variant: the backend's variant once it is chosen: its own `<variant>_args` are then used
             before `args`, and it is the answer where nobody named one.
         ctx_size: the configuration's context size, for all recipes.
+        limits: the configuration's limits of engines, for all recipes.
         architecture: defaults for models of this architecture.
         family: what the registry of families has for the model: engine arguments below all others.
 
@@ -215,7 +217,7 @@ def resolve_options(  # noqa: PLR0913 - one for each layer
         BadArgument: engine arguments cannot be read.
         ReservedArgument: engine arguments hold a flag that Lemonade gives.
     """
-    config = _section_options(recipe, section, variant)
+    config = {**limits, **_section_options(recipe, section, variant)}
     if recipe.uses_ctx_size:
         config[_CTX_SIZE] = ctx_size
     layers = {

@@ -182,6 +182,7 @@ class Loader:
                 section=section,
                 variant=variant,
                 ctx_size=parts.configuration.settings.ctx_size,
+                limits=parts.configuration.settings.limits.as_options(),
                 family=family,
             )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,3 +58,17 @@ def test_it_is_explained(server: Serving) -> None:
     assert told["crash"]["failures"] == 7
     off = server.post("models/wedged/explain", {"watch_hangs": False}).json()["hang"]
     assert set(off.values()) == {0.0}
+
+
+def test_limits_hold_for_every_engine_and_it_is_said_who_set_them(server: Serving) -> None:
+    decide(server, limits={"nice": 3, "max_open_files": 512})
+    told = server.post("models/wedged/explain", {"nice": 4}).json()["options"]
+    assert (told["nice"]["value"], told["nice"]["origin"]) == (4, "request")
+    assert (told["max_open_files"]["value"], told["max_open_files"]["origin"]) == (512, "config")
+    assert server.post("load", {"model_name": "wedged"}).status_code == 200
+    pid = server.loaded()["wedged"]["pid"]
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert re.search(r"Max open files +512 +512", limits)
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 3 + os.getpriority(os.PRIO_PROCESS, 0)
+    refused = server.post("../../internal/set", {"limits": {"nice": 40}})
+    assert refused.status_code == 400

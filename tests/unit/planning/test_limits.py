@@ -30,7 +30,7 @@ def test_what_the_options_mean() -> None:
         ("cpus", "3-1"),
         ("cpus", "0,,1"),
         ("cpus", "-1"),
-        ("cpus", "all"),
+        ("cpus", "most"),
         ("cpus", "0-99999999"),
         ("cpus", "٣"),
         ("max_memory", "lots"),
@@ -43,3 +43,7 @@ def test_what_cannot_be_meant_is_refused(name: str, value: object) -> None:
         check_limit(name, value)
     assert name in caught.value.message
     assert caught.value.remedy
+
+
+def test_a_model_may_be_let_off_what_holds_for_all() -> None:
+    assert plan_limits({"cpus": "all", "max_memory": "none"}) == Limits()

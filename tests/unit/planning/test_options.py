@@ -348,3 +348,16 @@ def test_which_layers_of_arguments_take_part(wished: object, merges: bool, expec
         section={"args": BACKEND},
     )
     assert options.values["llamacpp_args"] == expected
+
+
+def test_limits_of_the_configuration_hold_unless_the_model_has_its_own() -> None:
+    limits = {"nice": 7, "max_memory": "24GiB", "cpus": "", "max_open_files": 0}
+    options = resolve(limits=limits, saved={"max_memory": "none"}, request={"cpus": "0"})
+    told = {name: (options.values[name], options.origins[name]) for name in limits}
+    assert told == {
+        "nice": (7, "config"),
+        "max_memory": ("none", "saved"),
+        "cpus": ("0", "request"),
+        "max_open_files": (0, "default"),
+    }
+    assert resolve(limits=limits, request={"nice": 0}).values["nice"] == 0

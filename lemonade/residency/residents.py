@@ -160,7 +160,7 @@ class Residents:
             spent = await instance.cpu_seconds()
         except OSError:  # it is not to blame that we cannot see it
             return Look(self._clock(), healthy=True, requests=resident.leases)
-        silence = instance.upstream.silence
+        silence = instance.upstream.quiet
         made = await progress_of(resident)
         return Look(self._clock(), instance.healthy, resident.leases, silence, spent, made)
 

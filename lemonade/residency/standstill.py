@@ -52,7 +52,7 @@ async def give_up_if_it_stands_still(
     while True:
         patience = patience_now().still
         await asyncio.sleep(min(patience / _LOOKS, _LONGEST_PAUSE) or _LONGEST_PAUSE)
-        if patience <= 0 or instance.upstream.silence < patience:
+        if patience <= 0 or instance.upstream.quiet < patience:
             continue
         if await _works(resident, instance, question, patience):
             await asyncio.sleep(patience)

@@ -28,6 +28,10 @@ both at once."""
 HeadSink: TypeAlias = Callable[[ResponseHead], BodySink]
 """Takes the head, says who takes the body. Interim (1xx) heads never get here."""
 
+_COMMENT: Final = 32
+"""Bytes that a comment of an event stream may have with its framing: an engine may send one now
+and then for a stream that it does nothing for."""
+
 _SLICE: Final = 256 * 1024
 """How much of a large request is handed to the transport at a time."""
 
@@ -60,6 +64,7 @@ class Connection(asyncio.Protocol):
         "_heard_something",
         "_keep_alive",
         "_loop",
+        "_made_at",
         "_method",
         "_notify",
         "_offer",
@@ -100,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._alarm: asyncio.TimerHandle | None = None
         self._patience: float | None = None
         self._heard_at = 0.0
+        self._made_at = 0.0
         self._reset()
         self.over = True
         self.failure: UpstreamError | None = None
@@ -153,7 +159,7 @@ class Connection(asyncio.Protocol):
         self._notify = notify
         if patience is not None:
             self._patience = patience
-            self._heard_at = self._loop.time()
+            self._heard_at = self._made_at = self._loop.time()
             self._alarm = self._loop.call_later(patience, self._check_silence)
         if len(body) <= _SLICE:
             transport.write(head + body)
@@ -168,11 +174,16 @@ class Connection(asyncio.Protocol):
         """Seconds since the child was heard; none while it is us who do not listen."""
         return 0.0 if self.full else self._loop.time() - self._heard_at
 
+    @property
+    def quiet(self) -> float:
+        """Seconds since more than a comment came; none while it is us who do not listen."""
+        return 0.0 if self.full else self._loop.time() - self._made_at
+
     def resume(self) -> None:
         """Read on after a sink had enough."""
         if self.full:
             self.full = False
-            self._heard_at = self._loop.time()
+            self._heard_at = self._made_at = self._loop.time()
             if self._transport is not None:
                 self._transport.resume_reading()
 
@@ -223,7 +234,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop for every block."""
         if self._patience is not None:
-            self._heard_at = self._loop.time()
+            self._heard_at = now = self._loop.time()
+            if len(data) > _COMMENT:
+                self._made_at = now
         walker = self._walker
         try:
             if walker is None:
@@ -336,7 +349,7 @@ class Connection(asyncio.Protocol):
                 self._unsent = None
             self._transport.write(piece)
             # Taking a large request is a sign of life.
-            self._heard_at = self._loop.time()
+            self._heard_at = self._made_at = self._loop.time()
             if self._unsent is None:
                 return
 

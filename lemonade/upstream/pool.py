@@ -84,6 +84,11 @@ class Upstream:
         """Seconds since anything came for one of the conversations; 0 if there is none."""
         return min((connection.silence for connection in self._busy), default=0.0)
 
+    @property
+    def quiet(self) -> float:
+        """Seconds since more than a comment came for one of them; 0 if there is none."""
+        return min((connection.quiet for connection in self._busy), default=0.0)
+
     def render(self, request: UpstreamRequest) -> bytes:
         """The head of the request for this child, its own key included.
 

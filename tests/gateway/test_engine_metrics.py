@@ -78,6 +78,8 @@ def test_engines_on_one_page(server: Serving) -> None:
         assert len(families["lemonade_loaded_models"].samples) == 1
         (genuine,) = families["lemonade_llamacpp_tokens_predicted_total"].samples
         assert genuine.value > 0
+        (decoded,) = families["lemonade_llamacpp_n_decode_total"].samples
+        assert decoded.value > 0, "its recipe takes it for a sign of work"
         assert genuine.labels["model"] == genuine.labels["model_name"] == GENUINE
         assert genuine.labels["backend"].startswith("llamacpp:")
         assert of(families["lemonade_model_scraped"]) == {

@@ -27,7 +27,8 @@ class ContextSpec(Declared):
         batched_tokens: flag with how many tokens are computed at once: a layer that looks back a
             certain way only keeps as many beside those.
         default_batched_tokens: how many they are when nobody says.
-        parallel: flags with how many devices share a model; the numbers are multiplied.
+        parallel: flags with how many devices share a model; the numbers are multiplied. The first
+            deals out heads, the second layers.
         stretching: flags that make a model go on beyond what it was trained for.
     """
 

@@ -72,16 +72,30 @@ def shared_by(facts: LaunchFacts, argv: Argv) -> int:
     given = [_value(facts, argv, flag) for flag in spec.parallel]
     if any(given):
         return prod(int(text) for text in given if text.isdigit() and int(text) > 0)
+    return split_over(facts, argv)[1]
+
+
+def split_over(facts: LaunchFacts, argv: Argv) -> tuple[str, int]:
+    """The flag that shares the model, and by how many devices; no flag if one holds it.
+
+    Heads are dealt out where their number can be, since all devices compute at once then; layers
+    where it cannot.
+    """
+    spec = facts.recipe.context
     gpus = devices_of(facts)
     shape = read_shape(facts.config) if facts.config is not None else None
-    if len(gpus) < 2 or shape is None or not facts.weights_bytes:
-        return 1
+    if spec is None or len(gpus) < 2 or shape is None or not facts.weights_bytes:
+        return "", 1
     rooms = [room - WORKING_BYTES - _LEAST_CACHE for room in _rooms(facts, argv, gpus)]
     counts = range(1, len(gpus) + 1)
-    holding = (
-        n for n in counts if facts.weights_bytes <= n * min(rooms[:n]) and _divides(n, shape)
-    )
-    return next(holding, 1)
+    holding = [n for n in counts if facts.weights_bytes <= n * min(rooms[:n])]
+    if not holding or holding[0] == 1:
+        return "", 1
+    dealt = next((n for n in holding if _divides(n, shape)), None)
+    if dealt is not None:
+        return spec.parallel[0], dealt
+    layered = next((n for n in holding if n <= shape.layers), None)
+    return (spec.parallel[1], layered) if layered and len(spec.parallel) > 1 else ("", 1)
 
 
 def _rooms(facts: LaunchFacts, argv: Argv, gpus: Sequence[Gpu]) -> list[int]:

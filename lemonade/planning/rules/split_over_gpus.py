@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lemonade.planning.argv import Argument, Argv, grammar_of
 from lemonade.planning.facts import LaunchFacts
-from lemonade.planning.memory import shared_by
+from lemonade.planning.memory import split_over
 
 
 def apply(facts: LaunchFacts, argv: Argv) -> Argv:
@@ -18,9 +18,9 @@ def apply(facts: LaunchFacts, argv: Argv) -> Argv:
     grammar = grammar_of(facts.recipe)
     if any(grammar.find(argv, flag) for flag in spec.parallel):
         return argv
-    count = shared_by(facts, argv)
-    if count == 1:
+    flag, count = split_over(facts, argv)
+    if not flag:
         return argv
     because = f"Its files do not fit on one of these GPUs, and {count} hold them."
-    added = Argument(spec.parallel[0], (str(count),), "split-over-gpus", because=because)
+    added = Argument(flag, (str(count),), "split-over-gpus", because=because)
     return Argv((*argv.arguments, added))

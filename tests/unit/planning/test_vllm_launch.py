@@ -259,6 +259,22 @@ def test_a_model_is_shared_by_as_few_gpus_as_hold_it(
     assert flag(command, "--tensor-parallel-size") == expected
 
 
+def test_layers_are_dealt_out_where_heads_cannot_be() -> None:
+    odd = LLAMA_3_1_8B | {"num_attention_heads": 25, "num_key_value_heads": 5}
+    gpus = [gpu("gfx942", gib=24) for _ in range(4)]
+    command = plan(*gpus, config=odd, weights_bytes=30 * GIB, options=options(ctx_size=1024))
+    assert flag(command, "--tensor-parallel-size") is None
+    assert flag(command, "--pipeline-parallel-size") == "2"
+    assert command.context.budget_bytes is not None
+    whose = plan(*gpus, config=odd, weights_bytes=30 * GIB, options=options("-tp 5"))
+    assert flag(whose, "--pipeline-parallel-size") is None
+    shallow = odd | {"num_hidden_layers": 1}
+    assert (
+        flag(plan(*gpus, config=shallow, weights_bytes=30 * GIB), "--pipeline-parallel-size")
+        is None
+    )
+
+
 def test_unequal_gpus_do_not_share() -> None:
     command = plan(
         gpu("gfx942", gib=24), gpu("gfx942", gib=48), config=LLAMA_3_1_8B, weights_bytes=30 * GIB

@@ -33,7 +33,7 @@ from urllib.parse import parse_qs, urlsplit
 PR_SET_NAME = 15
 FOREVER = 3600.0
 SHOWN_BODY = 64 * 1024
-ANSWERS = ("good", "garbage", "empty", "error", "crash", "never", "pings")
+ANSWERS = ("good", "garbage", "empty", "error", "crash", "never")
 
 
 class Gone(Exception):
@@ -283,14 +283,6 @@ class Connection:
                 say("error: no kernel image is available for execution")
                 os.kill(os.getpid(), signal.SIGABRT)
                 self.wait(FOREVER)
-            case "pings":
-                self.send(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-                    b"Transfer-Encoding: chunked\r\n\r\n"
-                )
-                while True:
-                    self.piece(b":\n\n")
-                    self.wait(0.05)
             case _:
                 self.wait(FOREVER)
 

@@ -18,7 +18,6 @@ from tests.serving import Serving, eventually, fake_catalog, fake_model, gone, s
 def server(home: Path) -> Iterator[Serving]:
     catalog = fake_catalog(home)
     fake_model(catalog, "wedged", args="--answers never --spawn-engine")
-    fake_model(catalog, "pinging", args="--answers pings")
     fake_model(catalog, "steady", args="--slow-chunks 0.2 --chunks 12")
     with serving(home, env={"LEMONADE_CATALOG": str(catalog)}) as one:
         yield one
@@ -44,13 +43,15 @@ def test_who_answers_nobody_is_ended_and_loaded_again(server: Serving) -> None:
 
 
 @pytest.mark.slow
-def test_comments_that_keep_a_stream_alive_are_no_work(server: Serving) -> None:
-    body = {"model_name": "pinging", "stall_timeout": 0.4}
-    assert server.post("load", body).status_code == 200
-    pid = server.loaded()["pinging"]["pid"]
-    with server.chat("pinging", stream=True) as reply:
-        lines = [line for line in reply.iter_lines() if line]
-    assert gone(pid)
+def test_comments_that_keep_a_stream_alive_are_no_work(home: Path) -> None:
+    catalog = vllm_like_catalog(home, {"pinging": "--only-pings"})
+    with serving(home, env={"LEMONADE_CATALOG": str(catalog)}) as server:
+        body = {"model_name": "pinging", "stall_timeout": 0.4}
+        assert server.post("load", body).status_code == 200
+        pid = server.loaded()["pinging"]["pid"]
+        with server.chat("pinging", stream=True) as reply:
+            lines = [line for line in reply.iter_lines() if line]
+        assert gone(pid)
     assert lines[0] == b":"
     error = json.loads(lines[-1].removeprefix(b"data: "))["error"]
     assert error["how"] == "hang"

@@ -34,6 +34,7 @@ def options_from(argv: list[str]) -> argparse.Namespace:
     own.add_argument("--tear", type=int, default=0, metavar="BYTES", help="send so much at a time")
     own.add_argument("--cannot-count", action="store_true")
     own.add_argument("--metrics", default="", metavar="FILE", help="the page; - never ends")
+    own.add_argument("--only-pings", action="store_true", help="for an answer")
     mine, rest = own.parse_known_args(argv)
     return argparse.Namespace(**vars(fake_engine.options_from(rest)), **vars(mine))
 
@@ -56,6 +57,11 @@ class Connection(fake_engine.Connection):
                 self.tokenize(request)
             elif self.fits(request, 0):
                 self.respond(request)
+        elif options.only_pings:
+            self.begin_stream()
+            while True:
+                self.piece(b":\n\n")
+                self.wait(0.05)
         elif method == "POST" and path.endswith("completions"):
             request = json.loads(body)
             newer = request.get("max_completion_tokens") if "chat" in path else None

@@ -426,8 +426,8 @@ def _handle_signals(shutdown: asyncio.Event, pool: Pool, last_resort: LastResort
 
     def asked() -> None:
         if shutdown.is_set():
-            pool.hurry()
             last_resort.ask()
+            pool.hurry()
         shutdown.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -30,8 +30,9 @@ _MOST_LINES: Final = 50
 _LINE_CHARACTERS: Final = 500
 _TELLING: Final = re.compile(
     r"oom-kill:|Out of memory|NVRM: Xid"
-    r"|(?:amdgpu|amdkfd|amdxdna|\bxe\b|i915).*(?:fault|reset|time(?:d )?out|hang|lost)"
-    r"|(?:amdgpu|amdkfd|NVRM).*(?:uncorrectable|fallen off the bus)"
+    r"|(?:amdgpu|amdkfd|amdxdna|\bxe\b|i915).*(?:\bfault|reset|time(?:d ?)?out|hang|lost\b|wedged)"
+    r"|(?:amdgpu|amdkfd|NVRM).*(?:uncorrectable|fallen off the bus)",
+    re.IGNORECASE,
 )
 
 

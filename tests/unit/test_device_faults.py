@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from lemonade.catalog import Catalog, sources
-from lemonade.core.process import KnownProblem
-from lemonade.supervisor.diagnosis import diagnose
+from lemonade.core.process import Endpoint, KnownProblem, ProbeSpec, ProcessSpec
+from lemonade.supervisor.diagnosis import diagnose, verdict
+from lemonade.supervisor.kernel import Testimony as Told
+from lemonade.supervisor.kernel import Witness
 
 CATALOG = Catalog.load(sources({}, Path("/nonexistent")))
 RECIPES = ["llamacpp", "vllm"]
@@ -21,22 +24,52 @@ def problems(recipe: str) -> list[KnownProblem]:
     ]
 
 
+RESETS = [
+    "amdgpu 0000:c5:00.0: amdgpu: GPU reset begin!",
+    "amdgpu 0000:03:00.0: amdgpu: GPU reset(2) succeeded!",
+    "[drm:amdgpu_job_timedout [amdgpu]] *ERROR* ring gfx_0.0.0 timeout, signaled seq=1",
+    "amdgpu 0000:03:00.0: [drm] *ERROR* ring comp_1.0.0 timeout",
+    "amdgpu 0000:03:00.0: amdgpu: VRAM is lost due to GPU reset!",
+    "i915 0000:00:02.0: [drm] GPU HANG: ecode 12:1:85dffffb",
+    "xe 0000:03:00.0: [drm] GT0: Engine reset: engine_class=ccs",
+    "xe 0000:03:00.0: [drm] device wedged, needs recovery",
+    "NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', GPU has fallen off the bus.",
+    "NVRM: Xid (PCI:0000:01:00): 48, pid=1, An uncorrectable double bit error",
+    "NVRM: GPU at PCI:0000:01:00: GPU has fallen off the bus.",
+]
+
+
+@pytest.mark.parametrize("line", RESETS)
+def test_the_witness_keeps_what_recipes_look_for(tmp_path: Path, line: str) -> None:
+    witness = Witness(1, log=tmp_path / "kmsg", proc=tmp_path)
+    at = int((time.clock_gettime(time.CLOCK_MONOTONIC) + 1.0) * 1e6)
+    others = "amdgpu: default mode is set"
+    (tmp_path / "kmsg").write_text(f"6,1,{at},-;{others}\n6,2,{at},-;{line}\n")
+    assert witness.testify((4321,), killed=False).lines == (line,)
+
+
+def test_memory_comes_before_strangers_and_those_before_words() -> None:
+    spec = ProcessSpec(
+        name="x", argv=("/x",), env={}, executable_root=Path("/"),
+        endpoint=Endpoint("127.0.0.1", 7), probe=ProbeSpec("/"),
+        known_problems=(KnownProblem("words", "Words.", "Do."),),
+    )  # fmt: skip
+    out = Told(out_of_memory=True)
+    said, who = ("words",), "another program (y, pid 1)"
+    found = [
+        verdict(spec, said, 9, out, who),
+        verdict(spec, said, 9, Told(), who),
+        verdict(spec, said, 9, Told(), ""),
+        verdict(spec, (), 9, Told(), ""),
+    ]
+    names = [one and (one.name or one.cause) for one in found]
+    assert names == ["out-of-memory", "foreign-server", "Words.", None]
+    assert found[1] is not None
+    assert found[1].cause.startswith("Another program (y, pid 1) listens on the port 7")
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize(
-    "line",
-    [
-        "amdgpu 0000:c5:00.0: amdgpu: GPU reset begin!",
-        "amdgpu 0000:03:00.0: amdgpu: GPU reset(2) succeeded!",
-        "[drm:amdgpu_job_timedout [amdgpu]] *ERROR* ring gfx_0.0.0 timeout, signaled seq=1",
-        "amdgpu 0000:03:00.0: [drm] *ERROR* ring comp_1.0.0 timeout",
-        "amdgpu 0000:03:00.0: amdgpu: VRAM is lost due to GPU reset!",
-        "i915 0000:00:02.0: [drm] GPU HANG: ecode 12:1:85dffffb",
-        "xe 0000:03:00.0: [drm] GT0: Engine reset: engine_class=ccs",
-        "NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', GPU has fallen off the bus.",
-        "NVRM: Xid (PCI:0000:01:00): 48, pid=1, An uncorrectable double bit error",
-        "NVRM: GPU at PCI:0000:01:00: GPU has fallen off the bus.",
-    ],
-)
+@pytest.mark.parametrize("line", RESETS)
 def test_a_reset_that_the_kernel_tells_of_is_severe(recipe: str, line: str) -> None:
     found = diagnose(problems(recipe), ("bye",), None, ("usb 1-1: new device", line))
     assert found is not None

@@ -169,13 +169,14 @@ def main() -> int:
         metavar="NAME=PID",
         help="the process of a --url, if it runs here: its CPU time and memory are measured",
     )
+    parser.add_argument("--workers", type=int, default=0, help="measure the server with so many")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 1.5
     more_files()
     pids = {name: int(pid) for name, pid in options.pid}
     others = [running(name, url, options.model, pids.get(name)) for name, url in options.url]
-    with all_servers(others) as servers:
+    with all_servers(others, options.workers) as servers:
         results = measure(servers, options.rounds, options.seconds)
     about: dict[str, Any] = machine()
     print("\n" + table(results) + "\n")

@@ -63,13 +63,14 @@ class Server:
     model: str = "fake"
     pid: int | None = None
     children_count: bool = True
+    helpers: str = ""
 
     def pids(self) -> list[int]:
         """The process, and its descendants unless they are engines."""
         if self.pid is None:
             return []
         if not self.children_count:
-            return [self.pid]
+            return [self.pid, *self._helpers()]
         found, waiting = [], [self.pid]
         while waiting:
             pid = waiting.pop()
@@ -77,6 +78,18 @@ class Server:
             for task in Path(f"/proc/{pid}/task").glob("*/children"):
                 waiting += [int(child) for child in task.read_text().split()]
         return found
+
+    def _helpers(self) -> list[int]:
+        """Children that do a part of its work, known by a word in their command lines."""
+        if not self.helpers:
+            return []
+        children = [
+            int(child)
+            for task in Path(f"/proc/{self.pid}/task").glob("*/children")
+            for child in task.read_text().split()
+        ]
+        word = self.helpers.encode()
+        return [pid for pid in children if word in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def cpu_seconds(self) -> float | None:
         """CPU time used so far by all its threads; nanoseconds are counted."""
@@ -201,7 +214,7 @@ argv = ["{executable}"]
 
 
 @contextmanager
-def whole_server() -> Iterator[Server]:
+def whole_server(workers: int = 0) -> Iterator[Server]:
     """The server as users run it, with the fake engine as its child: one recipe, one backend."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-lemonade-") as work:
@@ -229,8 +242,10 @@ def whole_server() -> Iterator[Server]:
         }
         argv: list[str | Path] = [sys.executable, "-m", "lemonade", "serve", "--model", "fake"]
         argv += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
-        with started("lemonade", port, argv, environment) as server:
-            yield replace(server, children_count=False)
+        argv += ["--workers", str(workers)]
+        name = f"workers {workers}" if workers else "lemonade"
+        with started(name, port, argv, environment) as server:
+            yield replace(server, children_count=False, helpers="lemonade.relay.worker")
 
 
 def running(name: str, base_url: str, model: str, pid: int | None) -> Server:
@@ -247,7 +262,7 @@ def running(name: str, base_url: str, model: str, pid: int | None) -> Server:
 
 
 @contextmanager
-def all_servers(others: list[Server]) -> Iterator[list[Server]]:
+def all_servers(others: list[Server], workers: int = 0) -> Iterator[list[Server]]:
     """The engine, nginx if there is one, our relay alone, the whole server, and others named."""
     with ExitStack() as stack:
         direct = stack.enter_context(engine())
@@ -256,4 +271,6 @@ def all_servers(others: list[Server]) -> Iterator[list[Server]]:
             servers.append(stack.enter_context(nginx(direct.port)))
         servers.append(stack.enter_context(ours(direct.port)))
         servers.append(stack.enter_context(whole_server()))
+        if workers:
+            servers.append(stack.enter_context(whole_server(workers)))
         yield servers + others

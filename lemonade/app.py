@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,14 +33,14 @@ from lemonade.catalog import (
 from lemonade.checkpoints import Downloads, Hub, ModelStore
 from lemonade.config import AccessKeys, Configuration, extra_models
 from lemonade.core.bus import Bus
-from lemonade.core.errors import BadSetting, LemonadeError
+from lemonade.core.errors import LemonadeError
 from lemonade.core.events import RequestFinished
-from lemonade.front import Listener
+from lemonade.front import Listener, Workers, bind
 from lemonade.gateway import Parts, build_application
 from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
-from lemonade.gateway.middleware import REQUEST_ID
 from lemonade.hardware import detect, device_memory, real_instruments
 from lemonade.installer import Bundles, Installer, KnownFlags, LatestReleases, Versions
+from lemonade.relay import REQUEST_ID
 from lemonade.residency import (
     AdapterFetching,
     Awake,
@@ -84,6 +82,7 @@ class ServeOptions:
     Attributes:
         host: address to listen on; `None` takes the setting.
         port: 0 takes a free one; `None` takes the setting.
+        workers: processes beside the server; `None` takes the setting.
         log_level: `None` takes the setting.
         models: loaded at once, in the background.
         announce: told the server's URL once it listens.
@@ -91,6 +90,7 @@ class ServeOptions:
 
     host: str | None = None
     port: int | None = None
+    workers: int | None = None
     log_level: str | None = None
     models: Sequence[str] = ()
     announce: Callable[[str], None] = lambda _: None
@@ -101,6 +101,7 @@ def run_server(
     *,
     host: str | None = None,
     port: int | None = None,
+    workers: int | None = None,
     log_level: str | None = None,
     models: Sequence[str] = (),
     announce: Callable[[str], None] = lambda _: None,
@@ -112,7 +113,7 @@ def run_server(
     A port that is taken, a broken configuration file and the like are one line on standard error
     and status 1.
     """
-    options = ServeOptions(host, port, log_level, tuple(models), announce)
+    options = ServeOptions(host, port, workers, log_level, tuple(models), announce)
     try:
         directories.ensure()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -153,21 +154,23 @@ async def _serve(
     _set_up_logging(settings.log_level, JsonLines() if settings.log_format == "json" else None)
     access = AccessKeys.from_environ(environ)
     async with AsyncExitStack() as stack:
-        sockets = _bind(settings.host, settings.port)
-        for one in sockets:
+        sets = bind(settings.host, settings.port, settings.workers)
+        for one in (one for sockets in sets for one in sockets):
             stack.callback(one.close)
         parts, pool = await _join(stack, directories, environ, catalog, configuration, access)
         shutdown = parts.shutdown
-        last_resort = LastResort()
-        _handle_signals(shutdown, pool, last_resort)
         handler = JournalHandler(parts.journal)
         logging.getLogger().addHandler(handler)
         stack.callback(logging.getLogger().removeHandler, handler)
         app = build_application(parts)
-        listener = Listener(app, parts, sockets, shutdown_seconds=SHUTDOWN_SECONDS)
+        listener = Listener(app, parts, sets[0], shutdown_seconds=SHUTDOWN_SECONDS)
         await stack.enter_async_context(listener)
+        workers = Workers(parts, listener, sets[1:], shutdown_seconds=SHUTDOWN_SECONDS)
+        last_resort = LastResort()
+        _handle_signals(shutdown, pool, workers, last_resort)
+        await stack.enter_async_context(workers)
         _settle_memory()
-        bound = sockets[0].getsockname()[1]
+        bound = sets[0][0].getsockname()[1]
         _warn_if_open(settings.host, access)
         url = f"http://{_shown_host(settings.host)}:{bound}"
         _announce(options, url)
@@ -369,56 +372,14 @@ async def _preload(pool: Pool, name: str) -> None:
 
 
 def _overrides(options: ServeOptions) -> dict[str, object]:
-    given = {"host": options.host, "port": options.port, "log_level": options.log_level}
+    given = {key: getattr(options, key) for key in ("host", "port", "workers", "log_level")}
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for a host; `localhost` is both loopbacks where both exist.
-
-    Raises:
-        BadSetting: the address is taken, not ours, or not known.
-    """
-    names = ("127.0.0.1", "::1") if host == "localhost" else (host or "127.0.0.1",)
-    sockets: list[socket.socket] = []
-    for index, name in enumerate(names):
-        try:
-            family, *_, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
-            one = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(one)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.bind(address)
-            one.listen(1024)
-            one.settimeout(0)
-            port = one.getsockname()[1]
-        except OSError as error:
-            if index and error.errno != errno.EADDRINUSE:
-                sockets.pop().close()  # no IPv6 here: the IPv4 loopback is enough
-                continue
-            for opened in sockets:
-                opened.close()
-            raise _refused(name, port, error) from error
-    return sockets
-
-
-def _refused(host: str, port: int, error: OSError) -> BadSetting:
-    if isinstance(error, socket.gaierror):
-        return BadSetting(f"'{host}' is not an address this machine knows.")
-    if error.errno == errno.EADDRINUSE:
-        return BadSetting(
-            f"Port {port} on {host} is taken, perhaps by another Lemonade.",
-            remedy="`lemonade status` tells; `--port N` takes another one, 0 any free one.",
-        )
-    return BadSetting(
-        f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}.",
-        remedy="Choose another --host or --port.",
-    )
-
-
-def _handle_signals(shutdown: asyncio.Event, pool: Pool, last_resort: LastResort) -> None:
-    """The first signal ends the server in order, a second one kills the engines at once.
+def _handle_signals(
+    shutdown: asyncio.Event, pool: Pool, workers: Workers, last_resort: LastResort
+) -> None:
+    """The first signal ends the server in order, a second one kills what it started at once.
 
     A third one ends it as it is; the guardian sees to the engines.
     """
@@ -428,6 +389,7 @@ def _handle_signals(shutdown: asyncio.Event, pool: Pool, last_resort: LastResort
         if shutdown.is_set():
             last_resort.ask()
             pool.hurry()
+            workers.hurry()
         shutdown.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

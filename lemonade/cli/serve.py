@@ -27,6 +27,14 @@ LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "fatal", "none")
     metavar="PORT",
     help="Port; 0 takes a free one. [env LEMONADE_PORT; default: the setting `port`, 13305]",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 64),
+    metavar="N",
+    envvar="LEMONADE_WORKERS",
+    help="Processes beside the server that relay on the same port. "
+    "[env LEMONADE_WORKERS; default: the setting `workers`, 0]",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much is logged.")
 @click.option(
     "-m", "--model", "models", multiple=True, metavar="MODEL", help="Load at start. Repeatable."
@@ -36,6 +44,7 @@ def serve(
     session: Session,
     host: str | None,
     port: int | None,
+    workers: int | None,
     log_level: str | None,
     models: tuple[str, ...],
 ) -> int:
@@ -49,7 +58,13 @@ def serve(
     if port is None and os.environ.get("LEMONADE_PORT"):
         # The commands will look there, so the server had better be there.
         port = session.address().port
-    return run_foreground(host=host or session.host, port=port, log_level=log_level, models=models)
+    return run_foreground(
+        host=host or session.host,
+        port=port,
+        workers=workers,
+        log_level=log_level,
+        models=models,
+    )
 
 
 def run_foreground(
@@ -58,6 +73,7 @@ def run_foreground(
     config: Path | None = None,
     host: str | None,
     port: int | None,
+    workers: int | None = None,
     log_level: str | None,
     models: Sequence[str] = (),
 ) -> int:
@@ -69,6 +85,7 @@ def run_foreground(
         directories(os.environ, cache=cache, config=config),
         host=host,
         port=port,
+        workers=workers,
         log_level=log_level,
         models=models,
         announce=lambda url: click.echo(f"Lemonade serves {url} - Ctrl-C stops it."),

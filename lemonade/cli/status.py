@@ -91,6 +91,13 @@ def loading_models(health: JsonObject) -> list[LoadedModel]:
     ]
 
 
+def write_workers(health: JsonObject) -> None:
+    """How many processes relay beside the server; nothing if there shall be none."""
+    said = health.get("workers") or {}
+    if said.get("wanted"):
+        note(f"{said.get('ready')} of {said.get('wanted')} workers relay beside the server.")
+
+
 def write_failing(health: JsonObject) -> None:
     """What is not started for a while, or failed lately; nothing if all is well."""
     for one in health.get("models_failing") or ():
@@ -177,6 +184,7 @@ def status(session: Session, as_json: bool) -> int:  # noqa: FBT001 - click call
     _write_status_models(loaded_models(health))
     write_failing(health)
     write_quarantined(health)
+    write_workers(health)
     return 0
 
 
@@ -224,6 +232,7 @@ def ps(session: Session, as_json: bool, orphans: bool) -> None:  # noqa: FBT001 
     write_loaded(models, same_machine=session.address().is_this_machine)
     write_failing(health)
     write_quarantined(health)
+    write_workers(health)
 
 
 @click.command(cls=Command)

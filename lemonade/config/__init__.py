@@ -1,12 +1,12 @@
 """Floor 2: what the operator decided. Settings, the file they are in, and who may come in."""
 
-from lemonade.config.access import AccessKeys, Level, bearer, origin_allowed
 from lemonade.config.configuration import CONFIG_FILE, Configuration
 from lemonade.config.folders import extra_models
 from lemonade.config.reference import render_reference
 from lemonade.config.review import ConfigReview, review_config
 from lemonade.config.sections import pin_key
 from lemonade.config.settings import LOG_LEVELS, Settings
+from lemonade.core.access import AccessKeys, Level, bearer, origin_allowed
 from lemonade.core.sections import SectionSpec
 
 __all__ = [

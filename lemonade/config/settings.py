@@ -122,6 +122,13 @@ class Settings(_Keys):
     websocket_port: Annotated[int | str, BeforeValidator(_websocket_port)] = _key(
         "auto", "TCP port for WebSockets; `auto` or 0 takes a free one.", effect=NOT_YET
     )
+    workers: int = _key(
+        0,
+        "Processes beside the server that relay on the same port; 0 is none.",
+        effect=AT_START,
+        ge=0,
+        le=64,
+    )
     log_level: Literal["trace", "debug", "info", "warning", "error", "fatal", "none"] = _key(
         "info", "What is logged: this and everything graver.", effect=AT_START
     )

@@ -12,6 +12,7 @@ from lemonade.dialects.adapting import (
 from lemonade.dialects.choosing import with_field
 from lemonade.dialects.errors import ErrorShape, render_error, wrap_backend_error
 from lemonade.dialects.openai import INFERENCE_ROUTES, read_inference, read_object
+from lemonade.dialects.statuses import error_answer, json_bytes, status_of
 from lemonade.dialects.usage_sieve import UsageSieve
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "UsageSieve",
     "adapt_request",
     "counting_request",
+    "error_answer",
+    "json_bytes",
     "lower_limit",
     "read_context",
     "read_count",
@@ -28,6 +31,7 @@ __all__ = [
     "read_object",
     "rename_model",
     "render_error",
+    "status_of",
     "with_field",
     "wrap_backend_error",
 ]

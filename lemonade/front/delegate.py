@@ -25,24 +25,24 @@ _SETTINGS: Final[dict[str, Any]] = {"access_log": None, "keepalive_timeout": 75.
 class Delegate(web.RequestHandler):
     """Answers one request, or all that follow on its connection."""
 
-    __slots__ = ("_answered",)
+    __slots__ = ("_answered", "asked_before")
 
-    def __init__(
-        self,
-        server: web.Server,
-        loop: asyncio.AbstractEventLoop,
-        answered: Callable[[], None],
-    ) -> None:
-        """A handler without a connection yet.
+    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        """A handler without a connection yet, of an application's server."""
+        super().__init__(server, loop=loop, **_SETTINGS)
+        self._answered: Callable[[], None] = lambda: None
+        self.asked_before = False
+
+    def serve(self, answered: Callable[[], None], *, asked_before: bool) -> None:
+        """What comes is a request.
 
         Args:
-            server: of the application.
-            loop: it lives on.
             answered: told in a later turn of the loop when a whole answer was handed to the
                 connection, and the connection goes on.
+            asked_before: whether an engine was asked already, and lost; the gateway heeds that.
         """
-        super().__init__(server, loop=loop, **_SETTINGS)
         self._answered = answered
+        self.asked_before = asked_before
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -8,15 +8,25 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from lemonade.core.errors import LemonadeError
+from lemonade.core.errors import LemonadeError, UpstreamError
+from lemonade.core.events import RequestAskedAgain, RequestFinished
 from lemonade.core.inference import Inference
 from lemonade.dialects import read_inference
-from lemonade.front.client import Client
-from lemonade.front.entrance import Entry
-from lemonade.front.exchange import Exchange
-from lemonade.gateway import Parts, RequestIds, check_type, choose_adapter, fit_now
+from lemonade.gateway import Parts, check_type, choose_adapter, explain, fit, settled
 from lemonade.jobs import TaskOwner
-from lemonade.residency import Resident
+from lemonade.relay import (
+    REQUEST_ID,
+    Chance,
+    Client,
+    Entry,
+    Exchange,
+    Patience,
+    RequestIds,
+    Right,
+    Target,
+    fit_now,
+)
+from lemonade.residency import Lease, Resident
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +73,10 @@ class Relay(TaskOwner):
             return None
         if fitted is None:
             return None
-        exchange = Exchange(self, client, entry, wanted, resident, fitted, started)
+        if client.asked_before is not None:
+            self.parts.bus.publish(RequestAskedAgain(wanted.model, operation))
+        chance = Chance(wanted, resident, Lease(resident), fitted)
+        exchange = Exchange(self, client, entry, body, chance, started)
         self._exchanges.add(exchange)
         return exchange
 
@@ -74,6 +87,59 @@ class Relay(TaskOwner):
     def forget(self, exchange: Exchange) -> None:
         """It is over."""
         self._exchanges.discard(exchange)
+
+    @property
+    def patience(self) -> Patience:
+        """As the settings are now."""
+        settings = self.parts.configuration.settings
+        return Patience(
+            float(settings.global_timeout),
+            settings.heartbeat_after_s,
+            settings.heartbeat_every_s,
+        )
+
+    def step_of(self, model: str) -> str:
+        """What a request for that model is waiting for."""
+        return self.parts.pool.step_of(model)
+
+    def publish(self, request_id: str, event: RequestFinished) -> None:
+        """Tell everybody that a request is over."""
+        REQUEST_ID.set(request_id)
+        self.parts.bus.publish(event)
+
+    async def explain(self, error: UpstreamError, target: Target) -> None:
+        """Name the incident, if there is one."""
+        assert isinstance(target, Resident)
+        await explain(error, target)
+
+    def passes_on(self, target: Target) -> bool:
+        """Nobody else loads models."""
+        return False
+
+    async def again(self, wanted: Inference, target: Target, right: Right) -> Chance:
+        """Wait for whoever loads the model again.
+
+        Raises:
+            LemonadeError: it could not be loaded.
+        """
+        assert isinstance(target, Resident)
+        target.lost += 1
+        self.parts.bus.publish(RequestAskedAgain(wanted.model, wanted.operation))
+        right.end()
+        await settled(target)
+        lease = await self.parts.pool.lease(wanted.model)
+        try:
+            resident = lease.resident
+            wanted = choose_adapter(wanted, resident, None)
+            fitted = (
+                await fit(wanted, lease)
+                if resident.recipe.upstream.adapts
+                else (wanted.body, None)
+            )
+        except BaseException:
+            lease.end()
+            raise
+        return Chance(wanted, resident, lease, fitted)
 
     async def _do(self, exchange: Exchange, deed: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -13,9 +13,9 @@ from aiohttp import web
 from lemonade.catalog import Adapter, ModelSpec
 from lemonade.core.errors import AdapterUnsupported, MalformedRequest, NotLoaded, WrongOperation
 from lemonade.core.inference import Inference, JsonObject, Operation
-from lemonade.dialects import render_error, with_field
+from lemonade.dialects import render_error, status_of, with_field
 from lemonade.gateway.bodies import field, read_object
-from lemonade.gateway.errors import json_response, status_of
+from lemonade.gateway.errors import json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Access, Route
 from lemonade.planning import split_checkpoint

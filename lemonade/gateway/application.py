@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from aiohttp import web
 
 from lemonade.gateway.adapters import adapter_routes
@@ -21,9 +19,7 @@ from lemonade.gateway.routing import Route, RouteTable
 from lemonade.gateway.settings import settings_routes
 from lemonade.gateway.system import system_routes
 from lemonade.gateway.versions import version_routes
-
-MAX_BODY_BYTES: Final = 1 << 30
-"""Bodies beyond this are refused with 413. Clients send images and audio of 100 MiB and more."""
+from lemonade.relay import MAX_BODY_BYTES
 
 
 def all_routes() -> tuple[Route, ...]:

@@ -21,10 +21,11 @@ from lemonade.core.errors import (
 from lemonade.core.ids import BackendId
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import Progress, ProgressListener
+from lemonade.dialects import status_of
 from lemonade.gateway.bodies import field, flag, read_object
 from lemonade.gateway.deciding import Decision, Handed, check_given, decide, decide_given
 from lemonade.gateway.dry_run import describe_plan
-from lemonade.gateway.errors import json_response, status_of
+from lemonade.gateway.errors import json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Route

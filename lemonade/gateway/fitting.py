@@ -12,17 +12,14 @@ from lemonade.catalog import LimitsSpec
 from lemonade.core.errors import LemonadeError
 from lemonade.core.inference import Inference
 from lemonade.dialects import (
-    Adapted,
     UsageSieve,
-    adapt_request,
     counting_request,
     lower_limit,
     read_context,
     read_count,
-    rename_model,
 )
-from lemonade.gateway.middleware import REQUEST_ID
-from lemonade.residency import Lease, Resident
+from lemonade.relay import REQUEST_ID, adapt
+from lemonade.residency import Lease
 from lemonade.upstream import UpstreamRequest
 
 COUNT_SECONDS: Final = 10.0
@@ -32,36 +29,11 @@ CONTEXT_SECONDS: Final = 2.0
 """How long it may take to say how long its context is."""
 
 
-def fit_now(wanted: Inference, resident: Resident) -> tuple[bytes, UsageSieve | None] | None:
-    """As `fit`; `None` if the engine has to be asked something first."""
-    spec = resident.recipe.upstream
-    adapted = _adapt(wanted, resident)
-    limit = adapted.limit
-    if spec.limits is not None and limit is not None:
-        context = resident.context
-        if not context or limit > min(spec.limits.above, context):
-            return None
-    return adapted.body, UsageSieve() if adapted.hide_usage else None
-
-
-def _adapt(wanted: Inference, resident: Resident) -> Adapted:
-    spec = resident.recipe.upstream
-    body = wanted.body
-    if spec.own_name and body and wanted.model != resident.served_name:
-        body = rename_model(body, resident.served_name)
-    return adapt_request(
-        wanted.operation,
-        body,
-        old_limit=spec.old_limit,
-        ask_usage=wanted.stream and spec.usage == "on-request",
-    )
-
-
 async def fit(wanted: Inference, lease: Lease) -> tuple[bytes, UsageSieve | None]:
     """The body for the engine, and what takes out of its stream what only we asked for."""
     resident = lease.resident
     spec = resident.recipe.upstream
-    adapted = _adapt(wanted, resident)
+    adapted = adapt(wanted, resident)
     body = adapted.body
     if spec.limits is not None and adapted.limit is not None:
         most = await _room(wanted, body, adapted.limit, lease, spec.limits)

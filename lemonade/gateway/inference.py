@@ -20,19 +20,25 @@ from lemonade.core.errors import (
     UpstreamRefused,
     WrongOperation,
 )
-from lemonade.core.events import RequestAskedAgain, RequestFinished
-from lemonade.core.inference import Inference, ModelType, Operation, Usage
-from lemonade.dialects import INFERENCE_ROUTES, read_inference, render_error, wrap_backend_error
+from lemonade.core.events import RequestAskedAgain
+from lemonade.core.inference import Inference, ModelType, Operation
+from lemonade.dialects import (
+    INFERENCE_ROUTES,
+    read_inference,
+    render_error,
+    status_of,
+    wrap_backend_error,
+)
 from lemonade.gateway.adapters import check_operation, choose_adapter
 from lemonade.gateway.bodies import read_body
-from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
+from lemonade.gateway.errors import REQUESTED_MODEL, json_response
 from lemonade.gateway.fitting import fit
 from lemonade.gateway.garbage import printable
-from lemonade.gateway.middleware import HEADERS, REQUEST_ID
+from lemonade.gateway.middleware import HEADERS
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Handler, Route
 from lemonade.gateway.streaming import BufferedError, SentResponse, relay
-from lemonade.gateway.waiting import Prelude
+from lemonade.relay import REQUEST_ID, Prelude, finished
 from lemonade.residency import Lease, Resident
 from lemonade.telemetry import UsageTap
 from lemonade.upstream import UpstreamRequest
@@ -135,7 +141,10 @@ async def _answer(
 ) -> web.StreamResponse:
     """Lease and relay; an engine that died before its first byte is asked again, once."""
     parts = parts_of(request)
-    for attempt in range(1, ATTEMPTS + 1):
+    asked_before = bool(getattr(request.protocol, "asked_before", False))  # by a worker
+    if asked_before:
+        parts.bus.publish(RequestAskedAgain(wanted.model, wanted.operation))
+    for attempt in range(1 + asked_before, ATTEMPTS + 1):
         async with await parts.pool.lease(wanted.model) as lease:
             again = attempt < ATTEMPTS
             asked = choose_adapter(wanted, lease.resident, adapter)
@@ -275,19 +284,7 @@ def publish(
     tap: UsageTap,
 ) -> None:
     """Tell everybody that a request is over, and what it cost."""
-    usage = tap.finish() if status == 200 else Usage()
-    name = resident.served_name
-    bus.publish(
-        RequestFinished(
-            model=f"{name}:{wanted.adapter}" if wanted.adapter else name,
-            operation=wanted.operation,
-            status=status,
-            stream=wanted.stream,
-            duration=time.monotonic() - started,
-            complete=complete,
-            usage=usage,
-        )
-    )
+    bus.publish(finished(wanted, resident.served_name, status, started, complete, tap))
 
 
 async def explain(error: UpstreamError, resident: Resident) -> None:

@@ -13,10 +13,10 @@ from aiohttp import web
 from lemonade.core.errors import LemonadeError, MalformedRequest, NotLoaded
 from lemonade.core.inference import JsonObject, ModelType
 from lemonade.core.progress import ProgressListener
-from lemonade.dialects import render_error
+from lemonade.dialects import render_error, status_of
 from lemonade.gateway.adapters import forget_adapter
 from lemonade.gateway.bodies import field, flag, model_name, read_object
-from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
+from lemonade.gateway.errors import REQUESTED_MODEL, json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Access, Route
@@ -87,6 +87,7 @@ async def health(request: web.Request) -> web.Response:
             ],
             "models_failing": [describe_failing(one) for one in parts.pool.failing()],
             "devices_quarantined": [describe_quarantined(one) for one in parts.quarantine.devices],
+            "workers": {"wanted": parts.crew.wanted, "ready": parts.crew.ready},
             "max_models": dict.fromkeys(_COUNTED, limit),
             "pinned_models": pinned,
             "pinned_helper_models": dict.fromkeys(_COUNTED, 0),

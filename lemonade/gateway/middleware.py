@@ -7,12 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import itertools
 import logging
-import re
-import secrets
-from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Final
 
 from aiohttp import web
@@ -20,7 +15,6 @@ from aiohttp.typedefs import Middleware
 
 from lemonade.config import AccessKeys, Level
 from lemonade.core.errors import (
-    ForbiddenOrigin,
     LemonadeError,
     MalformedRequest,
     NotAuthorised,
@@ -30,35 +24,12 @@ from lemonade.dialects import ErrorShape
 from lemonade.gateway.errors import REQUESTED_MODEL, error_response, json_response
 from lemonade.gateway.garbage import printable
 from lemonade.gateway.routing import Access, Handler, Route, RouteTable
+from lemonade.relay import REQUEST_ID, RequestIds, check_origin
 
 log = logging.getLogger(__name__)
 
-REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
-"""Of the request this task works for; the log filter puts it into every line."""
-
 HEADERS: Final = web.RequestKey("headers", list[tuple[str, str]])
 """Headers every response to a request gets, relayed ones included."""
-
-_ID: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
-
-_NAMES: Final = re.compile(r"[A-Za-z0-9-]+(?:, ?[A-Za-z0-9-]+){0,99}\Z")
-
-_METHODS: Final = "GET, POST, PUT, DELETE, OPTIONS"
-_ALLOWED_HEADERS: Final = (
-    "Content-Type, Authorization, X-Client-Session-Id, X-Account-Session-Id, "
-    "mcp-protocol-version, traceparent, Mcp-Session-Id, X-Request-Id"
-)
-
-
-class RequestIds:
-    """Names requests: as the client does, or by counting on from somewhere."""
-
-    def __init__(self) -> None:
-        self._next = itertools.count(secrets.randbits(63))  # to tell apart, not to be secret
-
-    def of(self, given: str) -> str:
-        """The client's own name for its request if it may be one, else a new one."""
-        return given if _ID.match(given) else f"{next(self._next):016x}"
 
 
 def guard(table: RouteTable, access: AccessKeys) -> Middleware:
@@ -122,41 +93,6 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 def _note(request: web.Request, reason: str) -> None:
     """A refusal is one line of the log."""
     log.info("%s %s: %s", request.method, printable(request.path), printable(reason))
-
-
-def check_origin(
-    given: Mapping[str, str], access: AccessKeys, headers: list[tuple[str, str]]
-) -> None:
-    """Add what a page has to be told to the headers of the answer.
-
-    Args:
-        given: the request's headers; names in the case written here are found in it.
-        access: who may come in.
-        headers: of the answer.
-
-    Raises:
-        ForbiddenOrigin: a page of that origin may not use the server.
-    """
-    origin = given.get("Origin")
-    headers.append(("Access-Control-Allow-Methods", _METHODS))
-    if origin is None:
-        headers.append(("Access-Control-Allow-Headers", _ALLOWED_HEADERS))
-        return
-    if not access.allows_origin(origin):
-        raise ForbiddenOrigin(
-            f"Pages of the origin '{origin[:200]}' may not use this server.",
-            remedy="Its operator can list the origin in LEMONADE_ALLOWED_ORIGINS.",
-        )
-    asked = given.get("Access-Control-Request-Headers", "")
-    headers.append(("Access-Control-Allow-Headers", _allowed_headers(asked)))
-    headers.append(("Access-Control-Allow-Origin", origin))
-    if given.get("Access-Control-Request-Private-Network") == "true":
-        headers.append(("Access-Control-Allow-Private-Network", "true"))
-
-
-def _allowed_headers(asked: str) -> str:
-    """What a page may send: our list, and what it asks for. Client libraries add their own."""
-    return f"{_ALLOWED_HEADERS}, {asked}" if _NAMES.match(asked) else _ALLOWED_HEADERS
 
 
 def _check_access(request: web.Request, route: Route | None, access: AccessKeys) -> None:

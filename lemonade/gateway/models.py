@@ -23,9 +23,10 @@ from lemonade.core.errors import (
 from lemonade.core.events import ModelDeleted
 from lemonade.core.inference import JsonObject
 from lemonade.core.progress import ProgressListener
+from lemonade.dialects import status_of
 from lemonade.gateway.adapters import adapter_row, adapter_rows, forget_adapter
 from lemonade.gateway.bodies import flag, model_name, read_object
-from lemonade.gateway.errors import REQUESTED_MODEL, json_response, status_of
+from lemonade.gateway.errors import REQUESTED_MODEL, json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Route

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import field
 
 from aiohttp import web
 
@@ -14,6 +15,7 @@ from lemonade.core.bus import Bus
 from lemonade.core.records import dataclass
 from lemonade.hardware import Machine
 from lemonade.installer import Bundles, Installer, LatestReleases, Versions
+from lemonade.relay import Crew
 from lemonade.residency import Fitter, Incidents, Loader, Pool, Quarantine, Selections, Swapper
 from lemonade.storage import Directories
 from lemonade.supervisor import Journal
@@ -28,6 +30,7 @@ class Parts:
         journal: what engines print and the server logs.
         rescan: look again at the operator's own model directory; call it off the loop.
         shutdown: set it and the server ends.
+        crew: the workers beside this process.
     """
 
     version: str
@@ -59,6 +62,7 @@ class Parts:
     journal: Journal
     rescan: Callable[[], None]
     shutdown: asyncio.Event
+    crew: Crew = field(default_factory=Crew)
 
 
 PARTS: web.AppKey[Parts] = web.AppKey("parts", Parts)

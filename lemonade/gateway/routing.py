@@ -15,12 +15,9 @@ from aiohttp import web
 from lemonade.core.errors import LemonadeError
 from lemonade.core.records import dataclass
 from lemonade.dialects import ErrorShape
+from lemonade.relay import PREFIXES
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-PREFIXES: Final = ("/api/v0", "/api/v1", "/v0", "/v1")
-"""Every OpenAI and Lemonade operation is served under all four, with no difference."""
-
 
 SOCKET_PROTOCOL: Final = "lemonade-realtime"
 """Name of the WebSocket protocol that a page asks for beside its key."""

@@ -53,7 +53,7 @@ class RelayOutcome:
 
 
 class Prelude(Protocol):
-    """What a client was told before its answer; see `gateway.waiting`."""
+    """What a client was told before its answer; see `relay.waiting`."""
 
     composed: bytes
     sent: int

@@ -310,7 +310,7 @@ async def metrics(request: web.Request) -> web.Response:
     pages = [(resident, scrape.result()) for resident, scrape in scrapes]
     had = {resident.served_name: page is not None for resident, page in pages}
     own = parts.metrics.render([_loaded(r) for r in serving], host, limits, had)
-    text = await asyncio.to_thread(_join, own, pages)
+    text = await asyncio.to_thread(_join, own + parts.crew.page(), pages)
     return web.Response(body=text.encode(), headers={"Content-Type": METRICS_CONTENT_TYPE})
 
 

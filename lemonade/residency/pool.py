@@ -310,6 +310,10 @@ class Pool(TaskOwner):
         for resident in (*loading, *leaving):
             await resident.gone.wait()
 
+    def heed_leaving(self, hear: Callable[[Resident], None]) -> None:
+        """Tell of each that leaves, before that is acted on: a lease taken then is waited for."""
+        self._residents.leaving.append(hear)
+
     def hurry(self) -> None:
         """Kill all engines at once; `close` is under way and somebody is impatient."""
         for resident in self._residents.everybody():

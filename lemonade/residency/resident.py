@@ -27,6 +27,7 @@ from lemonade.planning import EffectiveOptions
 from lemonade.residency.fitted import Fitted
 from lemonade.residency.placement import Instance
 from lemonade.residency.wishes import LoadRequest
+from lemonade.upstream import Upstream
 
 
 class Phase(StrEnum):
@@ -158,6 +159,11 @@ class Lease:
         instance = self.resident.instance
         assert instance is not None, "a lease is granted only while serving"
         return instance
+
+    @property
+    def upstream(self) -> Upstream:
+        """Its connections."""
+        return self.instance.upstream
 
     def streaming(self) -> None:
         """Note that the first chunk of a stream came."""

@@ -33,6 +33,9 @@ Ended = Callable[[Resident, ExitReport, bool], None]
 """Told how an engine that served has ended, and whether it was meant to."""
 
 
+Leaving = Callable[[Resident], None]
+
+
 class Residents:
     """Takes residents from SERVING to GONE, and follows those whose engines end by themselves.
 
@@ -57,6 +60,9 @@ class Residents:
         self._hang = hang
         self._clock = clock
         self._changed = asyncio.Event()
+        self.leaving: list[Leaving] = []
+        """Told synchronously when a resident grants no more leases, before anybody acts on it; and
+        again when nothing of it is left."""
 
     def everybody(self) -> tuple[Resident, ...]:
         """Serving first, then loading, then draining."""
@@ -104,10 +110,15 @@ class Residents:
         resident.phase = Phase.DRAINING
         resident.why = why
         self.draining.add(resident)
+        self._say_leaving(resident)
         self._bus.publish(ModelRetiring(resident.served_name, why))
         name = f"drain {resident.served_name}"
         self._tasks.create_task(outliving(lambda: self._drain(resident), name), name=name)
         self.pulse()
+
+    def _say_leaving(self, resident: Resident) -> None:
+        for hear in self.leaving:
+            hear(resident)
 
     async def retire_where(self, wanted: Callable[[Resident], bool], why: str) -> tuple[str, ...]:
         """Retire those who serve and are wanted, in parallel; their names, once they are gone.
@@ -185,6 +196,7 @@ class Residents:
             self.draining.discard(resident)
             if report is not None:  # before anybody hears that it is gone
                 self._ended(resident, report, expected)
+            self._say_leaving(resident)
             resident.gone.set()
             self.pulse()
         cause = f". {report.diagnosis.cause}" if report.diagnosis is not None else ""

@@ -3,6 +3,7 @@
 from lemonade.supervisor.child import Child
 from lemonade.supervisor.delegation import Delegation, find_delegation
 from lemonade.supervisor.health import Probe
+from lemonade.supervisor.helper import Helper
 from lemonade.supervisor.inhibitor import Inhibitor
 from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
 from lemonade.supervisor.journal import Follower, Journal, JournalHandler
@@ -14,7 +15,7 @@ from lemonade.supervisor.states import Phase
 from lemonade.supervisor.supervisor import Supervisor
 
 __all__ = [
-    "Account", "Child", "Delegation", "Follower", "Identity", "Inhibitor", "Journal",
+    "Account", "Child", "Delegation", "Follower", "Helper", "Identity", "Inhibitor", "Journal",
     "JournalHandler", "LastResort", "LedgerEntry", "Phase", "PortLease", "Probe", "Supervisor",
     "ask_for_parent_death_signal", "find_delegation", "foretell", "identity_of",
     "inspect_ledger", "reap_ledger",

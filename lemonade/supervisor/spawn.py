@@ -181,7 +181,7 @@ def spawn(spec: ProcessSpec, child: ChildId, leaf: Leaf | None = None) -> Spawne
             stderr=writing,
             start_new_session=True,
             close_fds=True,
-            preexec_fn=_before_exec(  # noqa: PLW1509
+            preexec_fn=before_exec(  # noqa: PLW1509
                 os.getpid(), spec.stop.on_parent_death, entrance, limit
             ),
         )
@@ -211,7 +211,7 @@ def _give_up(output: int, leaf: Leaf | None) -> None:
         leaf.remove()
 
 
-def _before_exec(
+def before_exec(
     parent: int, death_signal: int, entrance: int | None, limit: Callable[[], None]
 ) -> Callable[[], None]:
     """What the forked process does before it becomes the program.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from lemonade.core.errors import (
     ConnectionLost,
@@ -40,11 +40,26 @@ _BEGINNINGS: Final = 64
 """How many beginnings of heads are remembered; clients' header lines are much alike."""
 
 
+class Elsewhere(Protocol):
+    """Conversations with the same child that another process of ours has."""
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds since anything came for one of them; `None` if there is none."""
+        ...
+
+    def cut(self) -> None:
+        """End them at once."""
+
+
 class Upstream:
     """One child, as something requests can be sent to.
 
     Invariant: a connection is idle, busy or closed, and only the first two are known here.
     Made when the child is ready; ended by `aclose`, which ends every conversation at once.
+
+    Attributes:
+        elsewhere: those whose conversations count as if they were had here.
     """
 
     def __init__(
@@ -57,7 +72,7 @@ class Upstream:
         connect_seconds: float = CONNECT_SECONDS,
     ) -> None:
         self.endpoint = endpoint
-        self._api_key = api_key
+        self.api_key = api_key
         self._host = f"{endpoint.host}:{endpoint.port}"
         self._idle_limit = idle_limit
         self._idle_seconds = idle_seconds
@@ -65,6 +80,7 @@ class Upstream:
         self._idle: list[tuple[Connection, float]] = []
         """The youngest is last. With each the time when it became idle."""
         self._busy: set[Connection] = set()
+        self.elsewhere: set[Elsewhere] = set()
         self._broom: asyncio.TimerHandle | None = None
         self._beginnings: dict[tuple[str, bytes], bytes] = {}
         self._closed = False
@@ -82,7 +98,9 @@ class Upstream:
     @property
     def silence(self) -> float:
         """Seconds since anything came for one of the conversations; 0 if there is none."""
-        return min((connection.silence for connection in self._busy), default=0.0)
+        here = [connection.silence for connection in self._busy]
+        there = [one.silence for one in self.elsewhere]
+        return min((*here, *(one for one in there if one is not None)), default=0.0)
 
     @property
     def quiet(self) -> float:
@@ -95,7 +113,7 @@ class Upstream:
         Raises:
             MalformedRequest: see `render_request`.
         """
-        return render_request(request, self._host, self._api_key)
+        return render_request(request, self._host, self.api_key)
 
     def render_relayed(self, path: str, lines: bytes, request_id: str, length: int) -> bytes:
         """The head of a POST with a client's own header lines; see `render_relayed`."""
@@ -104,7 +122,7 @@ class Upstream:
         if beginning is None:
             if len(self._beginnings) >= _BEGINNINGS:
                 self._beginnings.clear()
-            beginning = render_relayed(path, lines, self._host, self._api_key)
+            beginning = render_relayed(path, lines, self._host, self.api_key)
             self._beginnings[key] = beginning
         return finish_relayed(beginning, request_id, length)
 
@@ -203,6 +221,8 @@ class Upstream:
     async def aclose(self) -> None:
         """Close all connections, conversations included, so that the child can end."""
         self._closed = True
+        for one in tuple(self.elsewhere):
+            one.cut()
         if self._broom is not None:
             self._broom.cancel()
             self._broom = None

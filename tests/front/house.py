@@ -17,9 +17,9 @@ from typing import Any
 from aiohttp import web
 
 from lemonade.config import AccessKeys
-from lemonade.front.client import Client
 from lemonade.front.delegate import Delegate
-from lemonade.front.entrance import Entrance, Entry
+from lemonade.relay.client import Client
+from lemonade.relay.entrance import Entrance, Entry
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -111,10 +111,13 @@ class TestHouse:
         self.answers.append(echo)
         return echo
 
-    def delegate(self, answered: Callable[[], None]) -> Delegate:
-        one = Counting(self._server, asyncio.get_running_loop(), answered)
+    def help(self, client: Client) -> Delegate:
+        one = Counting(self._server, asyncio.get_running_loop())
         self.delegates.append(one)
         return one
+
+    def part_with(self, client: Client, data: bytes) -> None:
+        raise AssertionError("everybody gets a delegate")
 
     async def call(self) -> Call:
         """A connection: its client side, and what the house made of it."""

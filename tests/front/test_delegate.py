@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from lemonade.front.client import Phase
+from lemonade.relay.client import Phase
 from tests.front.house import WAIT, Call, Handler, get, house, ordinary, post
 from tests.serving import Serving, fake_catalog, serving, survivors
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lemonade.front import Verdict, read_head
-from lemonade.front.reading import may_begin
+from lemonade.relay import Verdict, read_head
+from lemonade.relay.reading import may_begin
 
 _NAME = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _DIGITS = frozenset(b"0123456789")

@@ -12,8 +12,8 @@ import re
 
 import pytest
 
-from lemonade.front.client import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, Phase
-from lemonade.front.reading import HEAD_LIMIT
+from lemonade.relay.client import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, Phase
+from lemonade.relay.reading import HEAD_LIMIT
 from tests.front.house import Call, TestHouse, get, house, post
 
 CHAT = b'{"model":"m","text":"\\u00e9 \xe2\x98\x83"}'

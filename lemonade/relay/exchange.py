@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from lemonade.core.errors import (
     ConnectionLost,
@@ -22,46 +22,97 @@ from lemonade.core.errors import (
     UpstreamError,
     UpstreamRefused,
 )
-from lemonade.core.events import RequestAskedAgain
+from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Inference
-from lemonade.dialects import UsageSieve, wrap_backend_error
-from lemonade.front.client import Client, header_lines
-from lemonade.front.entrance import Entry
-from lemonade.gateway import (
-    REQUEST_ID,
-    Parts,
-    Prelude,
-    RequestIds,
-    choose_adapter,
+from lemonade.core.records import dataclass
+from lemonade.dialects import (
+    UsageSieve,
     error_answer,
-    explain,
-    fit,
     json_bytes,
-    publish,
-    settled,
     status_of,
+    wrap_backend_error,
 )
-from lemonade.residency import Lease, Resident
+from lemonade.relay.client import Client, header_lines
+from lemonade.relay.counting import finished
+from lemonade.relay.entrance import Entry
+from lemonade.relay.target import Right, Target
+from lemonade.relay.waiting import Prelude
+from lemonade.relay.welcome import RequestIds
 from lemonade.telemetry import UsageTap
 from lemonade.upstream import Connection, Extra, Forwarder, StaleConnection
 
 log = logging.getLogger(__name__)
 
-_REPLACED = frozenset({b"x-request-id"})
+_REPLACED: Final = frozenset({b"x-request-id"})
 """Of the engine's headers, besides those that are never passed on."""
 
 
-class Owner(Protocol):
-    """Who keeps the list of exchanges, and has their tasks."""
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """All that one attempt to get an answer needs.
 
-    parts: Parts
+    Attributes:
+        wanted: the request as it is asked now.
+        target: who is asked.
+        right: to do so.
+        fitted: the body, and what takes out of the stream what only we asked for.
+    """
+
+    wanted: Inference
+    target: Target
+    right: Right
+    fitted: tuple[bytes, UsageSieve | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long is waited for engines. Seconds.
+
+    Attributes:
+        silence: an engine may be silent so long.
+        heartbeat_after: a stream begins without an answer after this; 0 is never.
+        heartbeat_every: between two comments that say the same.
+    """
+
+    silence: float
+    heartbeat_after: float
+    heartbeat_every: float
+
+
+class Owner(Protocol):
+    """Who keeps the list of exchanges, has their tasks, and knows what they do not."""
+
     ids: RequestIds
+
+    @property
+    def patience(self) -> Patience:
+        """As the settings are now."""
+        ...
+
+    def step_of(self, model: str) -> str:
+        """What a request for that model is waiting for, in a few words."""
 
     def spawn(self, exchange: Exchange, deed: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Do something that waits, on behalf of an exchange."""
 
     def forget(self, exchange: Exchange) -> None:
         """It is over."""
+
+    def publish(self, request_id: str, event: RequestFinished) -> None:
+        """Tell everybody."""
+
+    async def explain(self, error: UpstreamError, target: Target) -> None:
+        """If the engine has ended, name the incident in the error. Takes a moment at most."""
+
+    def passes_on(self, target: Target) -> bool:
+        """Whether another process asks again where an engine was lost."""
+
+    async def again(self, wanted: Inference, target: Target, right: Right) -> Chance:
+        """A second chance where an engine was lost, and the right to use it is of no use any more.
+
+        Raises:
+            LemonadeError: there is none.
+        """
 
 
 class Exchange:
@@ -79,14 +130,15 @@ class Exchange:
         "_connection",
         "_entry",
         "_forwarder",
-        "_lease",
+        "_given",
         "_over",
         "_owner",
         "_prelude",
         "_request_id",
-        "_resident",
+        "_right",
         "_started",
         "_tap",
+        "_target",
         "_task",
         "_wanted",
     )
@@ -96,40 +148,49 @@ class Exchange:
         owner: Owner,
         client: Client,
         entry: Entry,
-        wanted: Inference,
-        resident: Resident,
-        fitted: tuple[bytes, UsageSieve | None],
+        given: bytes,
+        chance: Chance,
         started: float,
     ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            owner: whose it is.
+            client: who waits.
+            entry: the head of the request.
+            given: its body, as it came.
+            chance: whom to ask, and what.
+            started: when it came.
+        """
         self._owner = owner
         self._client = client
         self._entry = entry
-        self._wanted = wanted
+        self._given = given
         self._started = started
         self._request_id = owner.ids.of(entry.given_id)
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._prelude = self._make_prelude() if wanted.stream else None
+        self._wanted = chance.wanted
+        self._prelude = self._make_prelude() if chance.wanted.stream else None
         self._over = False
         self._again = False
         """Whether a kept connection turned out to be closed, and a fresh one is used."""
-        self._asked_again = False
+        self._asked_again = client.asked_before is not None
         """Whether the engine was lost, and the request is asked once more."""
-        self._prepare(resident, Lease(resident), *fitted)
+        self._prepare(chance)
 
-    def _prepare(
-        self, resident: Resident, lease: Lease, body: bytes, sieve: UsageSieve | None
-    ) -> None:
+    def _prepare(self, chance: Chance) -> None:
         """All that belongs to one attempt."""
+        self._wanted = chance.wanted
+        self._target = target = chance.target
+        self._right = right = chance.right
+        self._body, sieve = chance.fitted
         stream, client = self._wanted.stream, self._client
-        self._resident = resident
-        self._lease = lease
-        self._body = body
         self._tap = UsageTap(
             stream=stream,
             started=self._started,
-            on_first=lease.streaming if stream else None,
-            look=resident.recipe.upstream.usage != "llama-timings",
+            on_first=right.streaming if stream else None,
+            look=target.recipe.upstream.usage != "llama-timings",
         )
         self._forwarder = Forwarder(
             client.transport,
@@ -150,7 +211,7 @@ class Exchange:
 
     def begin(self) -> None:
         """Ask the engine."""
-        connection = self._lease.instance.upstream.take()
+        connection = self._right.upstream.take()
         if connection is None:
             self._spawn(self._connect)
         else:
@@ -174,12 +235,11 @@ class Exchange:
             self._task.cancel()
 
     def _ask(self, connection: Connection) -> None:
-        wanted, resident = self._wanted, self._resident
-        upstream = self._lease.instance.upstream
-        path = resident.recipe.upstream.operations[wanted.operation]
+        upstream = self._right.upstream
+        path = self._target.recipe.upstream.operations[self._wanted.operation]
         head = upstream.render_relayed(path, self._entry.lines, self._request_id, len(self._body))
         self._connection = connection
-        patience = float(self._owner.parts.configuration.settings.global_timeout)
+        patience = self._owner.patience.silence
         connection.begin(
             head, self._body, "POST", self._forwarder.take_head, self._news, patience=patience
         )
@@ -214,17 +274,10 @@ class Exchange:
         if self._prelude is not None:
             self._prelude.stop()
         self._owner.forget(self)
-        REQUEST_ID.set(self._request_id)
-        publish(
-            self._owner.parts.bus,
-            self._wanted,
-            self._resident,
-            status,
-            self._started,
-            complete,
-            self._tap,
-        )
-        self._lease.end()
+        name = self._target.served_name
+        event = finished(self._wanted, name, status, self._started, complete, self._tap)
+        self._owner.publish(self._request_id, event)
+        self._right.end()
 
     # ---- the other ways
 
@@ -233,7 +286,7 @@ class Exchange:
         head, refusal = self._forwarder.head, self._forwarder.refusal
         assert head is not None
         assert refusal is not None
-        title = self._resident.recipe.title
+        title = self._target.recipe.title
         body = wrap_backend_error(head.status, bytes(refusal), title)
         self._end(head.status, complete=True)
         self._tell(head.status, body, reason=head.reason.decode("latin-1"))
@@ -246,16 +299,20 @@ class Exchange:
             self._spawn(self._connect)
         elif isinstance(error, ConnectionLost | UpstreamRefused) and not self._asked_again:
             self._asked_again = True
-            log.warning("%s: %s Asking again.", self._wanted.model, error.message)
-            again = RequestAskedAgain(self._wanted.model, self._wanted.operation)
-            self._owner.parts.bus.publish(again)
-            self._spawn(self._ask_again)
+            begun = self._prelude is not None and self._prelude.begun
+            if not self._owner.passes_on(self._target):
+                log.warning("%s: %s Asking again.", self._wanted.model, error.message)
+                self._spawn(self._ask_again)
+            elif begun:  # who answers from the beginning cannot go on with what was sent
+                self._spawn(partial(self._explain, error))
+            else:
+                self._pass_on()
         else:
             self._spawn(partial(self._explain, error))
 
     async def _connect(self) -> None:
         try:
-            connection = await self._lease.instance.upstream.connect()
+            connection = await self._right.upstream.connect()
         except UpstreamError as error:
             self._failed(error)
             return
@@ -263,30 +320,23 @@ class Exchange:
 
     async def _ask_again(self) -> None:
         """The engine is lost: whoever loads the model again is waited for."""
-        lost = self._resident
-        lost.lost += 1
-        self._lease.end()
-        await settled(lost)
-        parts = self._owner.parts
         try:
-            lease = await parts.pool.lease(self._wanted.model)
+            chance = await self._owner.again(self._wanted, self._target, self._right)
         except LemonadeError as error:
             self._refuse(error)
             return
-        try:
-            resident = lease.resident
-            self._wanted = choose_adapter(self._wanted, resident, None)
-            fitted = (
-                await fit(self._wanted, lease)
-                if resident.recipe.upstream.adapts
-                else (self._wanted.body, None)
-            )
-        except BaseException:
-            lease.end()
-            raise
         self._again = False
-        self._prepare(resident, lease, *fitted)
+        self._prepare(chance)
         await self._connect()
+
+    def _pass_on(self) -> None:
+        """The engine is lost: whoever loads the model again answers. Nothing is counted here."""
+        self._over = True
+        if self._prelude is not None:
+            self._prelude.stop()
+        self._owner.forget(self)
+        self._right.end()
+        self._client.part(self._entry.again(self._request_id, self._given), self._target)
 
     def fail(self) -> None:
         """Something went wrong that nobody thought of; it is in the log."""
@@ -300,18 +350,18 @@ class Exchange:
 
     async def _explain(self, error: UpstreamError) -> None:
         """There is no answer, and nothing of one was sent."""
-        await explain(error, self._resident)
+        await self._owner.explain(error, self._target)
         self._refuse(error)
 
     async def _break_off(self, error: UpstreamError) -> None:
         """The answer is not complete, and some of it is with the client."""
-        await explain(error, self._resident)
+        await self._owner.explain(error, self._target)
         forwarder = self._forwarder
         forwarder.break_off(error)
         assert forwarder.head is not None
         complete = self._tap.saw_end
         if not complete:
-            log.warning("%s: the answer was cut off", self._resident.served_name)
+            log.warning("%s: the answer was cut off", self._target.served_name)
         self._end(forwarder.head.status, complete=complete)
         self._client.answered(stays=forwarder.stays)
 
@@ -344,17 +394,17 @@ class Exchange:
     # ---- what it is made with
 
     def _make_prelude(self) -> Prelude | None:
-        settings = self._owner.parts.configuration.settings
-        if not settings.heartbeat_after_s:
+        patience = self._owner.patience
+        if not patience.heartbeat_after:
             return None
-        wanted, pool = self._wanted, self._owner.parts.pool
+        owner, model = self._owner, self._wanted.model
         return Prelude(
             self._client.transport,
             (("X-Request-Id", self._request_id), *self._entry.headers),
             stays=self._entry.head.stays,
-            after=settings.heartbeat_after_s,
-            every=settings.heartbeat_every_s,
-            step=lambda: pool.step_of(wanted.model),
+            after=patience.heartbeat_after,
+            every=patience.heartbeat_every,
+            step=lambda: owner.step_of(model),
         )
 
     def _spawn(self, deed: Callable[[], Awaitable[None]]) -> None:

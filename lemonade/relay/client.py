@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final, Protocol, cast
 
-from lemonade.front.delegate import Delegate
-from lemonade.front.entrance import Entry
-from lemonade.front.reading import HEAD_LIMIT, NO_REQUEST, Verdict, may_begin, skip_line_ends
-from lemonade.gateway import json_bytes
+from lemonade.dialects import json_bytes
+from lemonade.relay.entrance import Entry
+from lemonade.relay.reading import HEAD_LIMIT, NO_REQUEST, Verdict, may_begin, skip_line_ends
+from lemonade.relay.target import Target
 
 HEAD_SECONDS: Final = 30.0
 """How long a head may take from its first byte."""
@@ -52,6 +52,7 @@ class Phase(Enum):
     RELAYING = "relaying"
     LENT = "lent"
     GIVEN = "given"
+    PARTING = "parting"
     CLOSING = "closing"
 
 
@@ -68,6 +69,40 @@ class Answer(Protocol):
         """The client is gone."""
 
 
+class Helper(Protocol):
+    """Somebody who is handed a request, or all that is left of a connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Here is the connection."""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It is gone."""
+
+    def data_received(self, data: bytes) -> None:
+        """Some of it."""
+
+    def eof_received(self) -> None:
+        """The client says no more."""
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is written to."""
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+
+    def serve(self, answered: Callable[[], None], *, asked_before: bool) -> None:
+        """What comes is a request.
+
+        Args:
+            answered: to be told in a later turn of the loop when a whole answer was handed to the
+                connection, and the connection goes on.
+            asked_before: whether an engine was asked already, and lost.
+        """
+
+    def dismiss(self) -> None:
+        """It has answered, and the connection is not its own."""
+
+
 class House(Protocol):
     """Where a connection was accepted."""
 
@@ -81,8 +116,11 @@ class House(Protocol):
     def open(self, client: Client, entry: Entry, body: bytes) -> Answer | None:
         """Somebody to answer a whole request; `None` if it has to go elsewhere."""
 
-    def delegate(self, answered: Callable[[], None]) -> Delegate:
-        """Somebody to hand a request to."""
+    def help(self, client: Client) -> Helper | None:
+        """Somebody to hand a request to; `None` if the connection itself has to go."""
+
+    def part_with(self, client: Client, data: bytes) -> None:
+        """Take a connection from a client that has no helper, with what was read of it."""
 
 
 class Client(asyncio.Protocol):
@@ -93,6 +131,7 @@ class Client(asyncio.Protocol):
         writing_paused: whether the client does not read as fast as it is written to.
         deadline: when `overdue` is to be called, on the loop's clock.
         phase: what it is doing.
+        asked_before: the model whose engine was asked for the next request already, and lost.
     """
 
     __slots__ = (
@@ -104,6 +143,7 @@ class Client(asyncio.Protocol):
         "_missing",
         "_pieces",
         "_reading_paused",
+        "asked_before",
         "deadline",
         "phase",
         "transport",
@@ -112,16 +152,25 @@ class Client(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, house: House) -> None:
-        """A connection that is not there yet."""
+    def __init__(
+        self, house: House, early: bytes = b"", asked_before: Target | None = None
+    ) -> None:
+        """A connection that is not there yet.
+
+        Args:
+            house: where it was accepted.
+            early: what was read of it elsewhere; see `start`.
+            asked_before: the model whose engine was asked for that, and lost.
+        """
         self._house = house
-        self._buffer = b""
+        self._buffer = early
+        self.asked_before = asked_before
         self._entry: Entry | None = None
         self._pieces: list[bytes] = []
         self._missing = 0
         """Bytes of the current request's body that have not come."""
         self._exchange: Answer | None = None
-        self._delegate: Delegate | None = None
+        self._delegate: Helper | None = None
         self._reading_paused = False
         self.writing_paused = False
         self.deadline = math.inf
@@ -134,6 +183,11 @@ class Client(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._house.clients.add(self)
         self._wait(IDLE_SECONDS)
+
+    def start(self) -> None:
+        """Look at what was read elsewhere, unless more has come and it was looked at with that."""
+        if self.phase is Phase.READING and self._buffer:
+            self.data_received(b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop when the connection is gone."""
@@ -168,6 +222,8 @@ class Client(asyncio.Protocol):
             self._delegate.resume_writing()
         elif self._exchange is not None:
             self._exchange.resume()
+        elif self.phase is Phase.PARTING:
+            self._part()
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop for every block."""
@@ -214,13 +270,9 @@ class Client(asyncio.Protocol):
             else:
                 self._begin(entry, data, end)
         elif head.verdict is Verdict.GIVE:
-            self._hand_over(Phase.GIVEN)
-            assert self._delegate is not None
-            self._delegate.data_received(data)
+            self._hand_over(Phase.GIVEN, data)
         else:
-            self._hand_over(Phase.LENT)
-            self._missing = end + head.length
-            self._lend(data)
+            self._hand_over(Phase.LENT, data, end + head.length)
 
     def _keep_reading(self, data: bytes) -> None:
         if not may_begin(data):
@@ -251,15 +303,13 @@ class Client(asyncio.Protocol):
         """A whole request of ours is here; what follows it is another one."""
         self.deadline = math.inf
         end = body_at + entry.head.length
+        exchange = self._house.open(self, entry, data[body_at:end])
+        if exchange is None:
+            self._hand_over(Phase.LENT, data, end)
+            return
         if end < len(data):
             self._buffer = data[end:]
-            data = data[:end]
-        exchange = self._house.open(self, entry, data[body_at:])
-        if exchange is None:
-            self._hand_over(Phase.LENT)
-            self._missing = len(data)
-            self._lend(data)
-            return
+        self.asked_before = None
         self.phase = Phase.RELAYING
         self._exchange = exchange
         exchange.begin()
@@ -275,6 +325,12 @@ class Client(asyncio.Protocol):
             self.close()
         elif not self.transport.is_closing():
             self._go_on()
+
+    def part(self, request: bytes, asked_before: Target) -> None:
+        """Another process shall answer the current request, and have the connection."""
+        self._exchange = None
+        self.asked_before = asked_before
+        self._let_go(request + self._buffer)
 
     def full(self) -> bool:
         """Whether the client has been handed more than it takes at once."""
@@ -331,13 +387,47 @@ class Client(asyncio.Protocol):
 
     # ---- lending the connection
 
-    def _hand_over(self, phase: Phase) -> None:
+    def _hand_over(self, phase: Phase, data: bytes, length: int = 0) -> None:
+        """Somebody else answers.
+
+        Args:
+            phase: whether the connection is lent or given.
+            data: all that was read.
+            length: of the request, if it is lent.
+        """
+        delegate = self._house.help(self)
+        if delegate is None:
+            self._let_go(data)
+            return
         self.phase = phase
         self.deadline = math.inf
-        self._delegate = delegate = self._house.delegate(self._delegate_answered)
+        self._delegate = delegate
+        delegate.serve(self._delegate_answered, asked_before=self.asked_before is not None)
+        self.asked_before = None
         delegate.connection_made(self.transport)
         if self.writing_paused:
             delegate.pause_writing()
+        if phase is Phase.GIVEN:
+            delegate.data_received(data)
+        else:
+            self._missing = length
+            self._lend(data)
+
+    def _let_go(self, data: bytes) -> None:
+        """The connection goes to another process, as soon as what was written has been sent."""
+        self.phase = Phase.PARTING
+        self.deadline = math.inf
+        self._buffer = data
+        self.transport.pause_reading()
+        if self.transport.get_write_buffer_size():
+            self.transport.set_write_buffer_limits(0)
+        else:
+            self._part()
+
+    def _part(self) -> None:
+        data, self._buffer = self._buffer, b""
+        self.phase = Phase.CLOSING
+        self._house.part_with(self, data)
 
     def _lend(self, data: bytes) -> None:
         """Give the delegate what belongs to its request, and keep what follows."""

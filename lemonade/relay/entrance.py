@@ -10,15 +10,19 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from multidict import CIMultiDict
-
-from lemonade.config import AccessKeys
+from lemonade.core.access import AccessKeys
 from lemonade.core.errors import ForbiddenOrigin
 from lemonade.core.inference import Operation
 from lemonade.core.records import dataclass
 from lemonade.dialects import INFERENCE_ROUTES
-from lemonade.front.reading import RequestHead, Verdict, read_head
-from lemonade.gateway import MAX_BODY_BYTES, PREFIXES, check_origin
+from lemonade.relay.reading import RequestHead, Verdict, read_head
+from lemonade.relay.welcome import check_origin
+
+PREFIXES: Final = ("/api/v0", "/api/v1", "/v0", "/v1")
+"""Every OpenAI and Lemonade operation is served under all four, with no difference."""
+
+MAX_BODY_BYTES: Final = 1 << 30
+"""Bodies beyond this are refused with 413. Clients send images and audio of 100 MiB and more."""
 
 _KNOWN: Final = 256
 """How many heads are remembered."""
@@ -34,6 +38,13 @@ _PASSED: Final = (b"accept", b"user-agent", b"traceparent", b"tracestate")
 
 _VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*\Z")
 """What a header's value may have for us to write it again."""
+
+_ORIGIN_FIELDS: Final = (
+    "Origin",
+    "Access-Control-Request-Headers",
+    "Access-Control-Request-Private-Network",
+)
+"""What is looked at of a page's request before it is let in."""
 
 _TARGETS: Final[dict[bytes, Operation]] = {
     f"{prefix}{path}".encode(): operation
@@ -62,6 +73,13 @@ class Entry:
     headers: tuple[tuple[str, str], ...] = ()
     answer_lines: bytes = b""
     given_id: str = ""
+
+    def again(self, request_id: str, body: bytes) -> bytes:
+        """The same request, written anew for somebody else; it has a name now."""
+        head = self.head
+        fields = {**(head.fields or {}), b"x-request-id": request_id.encode()}
+        lines = b"".join(b"%b: %b\r\n" % field for field in fields.items())
+        return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (head.method, head.target, lines, body)
 
 
 class Entrance:
@@ -108,7 +126,11 @@ class Entrance:
         if not self._access.admits("regular", given):
             return None
         headers = [("Vary", "Origin")]
-        named = CIMultiDict((_text(name), _text(value)) for name, value in fields.items())
+        named = {
+            name: _text(fields[field])
+            for name in _ORIGIN_FIELDS
+            if (field := name.lower().encode()) in fields
+        }
         try:
             check_origin(named, self._access, headers)
         except ForbiddenOrigin:

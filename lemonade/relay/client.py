@@ -19,6 +19,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable
 from enum import Enum
+from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
 
 from lemonade.dialects import json_bytes
@@ -38,11 +39,7 @@ IDLE_SECONDS: Final = 75.0
 _EARLY_LIMIT: Final = 64 * 1024
 """How much of the next requests may come before the current one is answered."""
 
-_REASONS: Final = {
-    200: "OK", 400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large",
-    500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
-    504: "Gateway Timeout",
-}  # fmt: skip
+_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class Phase(Enum):
@@ -336,18 +333,16 @@ class Client(asyncio.Protocol):
         """Whether the client has been handed more than it takes at once."""
         return self.writing_paused
 
-    def answer(
-        self, status: int, body: bytes, lines: bytes, *, stays: bool, reason: str = ""
-    ) -> None:
+    def answer(self, status: int, body: bytes, lines: bytes, *, stays: bool) -> None:
         """Write an answer of our own, in JSON."""
         if self.transport.is_closing():
             return
         self.transport.write(
-            b"HTTP/1.1 %d %b\r\nContent-Type: application/json; charset=utf-8\r\n"
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n%b%b\r\n%b"
             % (
                 status,
-                (reason or _REASONS.get(status, "")).encode(),
+                _REASONS.get(status, b""),
                 len(body),
                 b"" if stays else b"Connection: close\r\n",
                 lines,

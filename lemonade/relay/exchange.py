@@ -289,7 +289,7 @@ class Exchange:
         title = self._target.recipe.title
         body = wrap_backend_error(head.status, bytes(refusal), title)
         self._end(head.status, complete=True)
-        self._tell(head.status, body, reason=head.reason.decode("latin-1"))
+        self._tell(head.status, body)
 
     def _failed(self, error: UpstreamError) -> None:
         if self._forwarder.sent:
@@ -373,9 +373,7 @@ class Exchange:
         status, body, own = error_answer(error, "model", requested_model=self._wanted.model)
         self._tell(status, body, header_lines(own))
 
-    def _tell(
-        self, status: int, body: Mapping[str, Any], lines: bytes = b"", reason: str = ""
-    ) -> None:
+    def _tell(self, status: int, body: Mapping[str, Any], lines: bytes = b"") -> None:
         """End with an error: as an event if a stream has begun, else as an answer."""
         client, stays = self._client, self._entry.head.stays
         if self._prelude is not None and self._prelude.begun:
@@ -387,7 +385,6 @@ class Exchange:
                 json_bytes(body),
                 own + self._entry.answer_lines,
                 stays=stays,
-                reason=reason,
             )
         client.answered(stays=stays)
 

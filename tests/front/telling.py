@@ -24,6 +24,9 @@ from tests.serving import (
 )
 
 CHAT = b"/v1/chat/completions"
+_LABELS = {"vectors": "embeddings", "order": "reranking"}
+"""Models of these names are for something else than chatting."""
+
 STREAM_HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
 
@@ -72,9 +75,15 @@ class Told:
 def told(home: Path, *models: str, **config: object) -> Iterator[Told]:
     """A server with these models, none of them loaded; at the end nothing of it is alive."""
     catalog = fake_catalog(home, program=PROGRAMS / "told_engine.py")
+    recipe = catalog / "recipes" / "fake.toml"
+    operations = "[upstream.operations]\n"
+    more = 'responses = "/v1/responses"\nrerank = "/v1/rerank"\n'
+    text = recipe.read_text().replace(operations, operations + more)
+    recipe.write_text(text.replace('"embeddings"]', '"embeddings", "reranking"]'))
     book = home / "book"
     for model in models:
-        fake_model(catalog, model, args=f"--book {book}")
+        label = _LABELS.get(model, "chat")
+        fake_model(catalog, model, label=label, args=f"--book {book}")
     with serving(home, env={"LEMONADE_CATALOG": str(catalog)}, config=config) as one:
         yield Told(one, book)
         eventually(

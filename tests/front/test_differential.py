@@ -1,0 +1,168 @@
+"""The relay of the front, aiohttp's way and the engine itself give the same answers.
+
+Two thousand requests are made up from seeds: operations, prefixes, names, bodies and headers of
+clients; statuses, headers, framings and cuts of the engine. Each is sent on both ways through one
+server and straight to its engine. A query is all that keeps a request from the relay, so the same
+server takes both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.front.made_up import PREFIXES, Maker
+from tests.front.telling import Heard, Told, Wire, post, told, wire
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SEEDS = 20
+REQUESTS = 100
+MODELS = ("m", "vectors", "order")
+LAST = b"GET /fake/last HTTP/1.1\r\n\r\n"
+
+TARGETS = {b"/reranking": b"/rerank", b"/reranker": b"/rerank"}
+"""What the engine calls them."""
+
+NOT_COMPARED = {"date", "server"}
+"""aiohttp adds these to answers of ours."""
+
+NOT_PASSED = {
+    "connection", "content-length", "keep-alive", "server", "transfer-encoding", "upgrade", "te",
+    "proxy-authenticate", "proxy-connection", "x-request-id", "x-hop", "vary", "cache-control",
+    "x-accel-buffering",
+}  # fmt: skip
+"""Of the engine's headers; `cache-control` and the like are said anew for streams."""
+
+
+class Line:
+    """A connection to one port; a new one whenever the last has ended."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._stack = ExitStack()
+        self._wire: Wire | None = None
+
+    def ask(self, data: bytes) -> Heard:
+        if self._wire is None:
+            self._wire = self._stack.enter_context(wire(self._port))
+        self._wire.say(data)
+        heard = self._wire.hear()
+        if self.closes(heard):
+            self.close()
+        return heard
+
+    def closes(self, heard: Heard) -> bool:
+        unsized = not {"content-length", "transfer-encoding"} & heard.fields.keys()
+        asked = "close" in heard.fields.get("connection", "").lower()
+        return asked or (unsized and heard.status != 204) or heard.head.startswith(b"HTTP/1.0")
+
+    def close(self) -> None:
+        self._stack.close()
+        self._wire = None
+
+
+@dataclass
+class Lines:
+    fast: Line
+    slow: Line
+    engines: dict[str, Line]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    home = tmp_path_factory.mktemp("differential")
+    with told(home, *MODELS, max_loaded_models=3) as one:
+        for model in MODELS:
+            assert one.server.post("load", {"model_name": model}).status_code == 200
+        yield one
+
+
+@pytest.fixture
+def lines(server: Told) -> Iterator[Lines]:
+    port = int(server.server.url.rpartition(":")[2])
+    engines = {model: Line(int(server.engine(model).rpartition(":")[2])) for model in MODELS}
+    lines = Lines(Line(port), Line(port), engines)
+    yield lines
+    for line in (lines.fast, lines.slow, *engines.values()):
+        line.close()
+
+
+def line(heard: Heard) -> bytes:
+    """Version, status and reason."""
+    return heard.head.split(b"\r\n")[0]
+
+
+def pairs(heard: Heard) -> list[tuple[str, str]]:
+    """All headers that matter, with repetitions."""
+    found = []
+    for one in heard.head.decode("latin-1").split("\r\n")[1:]:
+        name, _, value = one.partition(":")
+        if name.lower() not in NOT_COMPARED:
+            found.append((name.lower(), value.strip()))
+    return sorted(found)
+
+
+def last(engine: Line) -> dict[str, Any]:
+    """What the engine was asked most recently."""
+    said: dict[str, Any] = engine.ask(LAST).json()
+    return {**said, "headers": sorted(said.get("headers", ()))}
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_three_ways_to_an_engine_are_one(server: Told, lines: Lines, seed: int) -> None:
+    maker = Maker(seed)
+    for number in range(REQUESTS):
+        case = maker.case()
+        where = f"seed {seed}, request {number}: {case.steps}"[:2000]
+        engine = lines.engines[case.model]
+        fast = lines.fast.ask(post(case.body, *case.fields, path=case.path))
+        seen = last(engine)
+        slow = lines.slow.ask(post(case.body, *case.fields, path=case.path, way="slow"))
+        assert fast.whole, where
+        assert slow.whole, where
+        assert line(fast) == line(slow), where
+        assert fast.body == slow.body, where
+        assert pairs(fast) == pairs(slow), where
+        if not case.asks_engine:
+            assert 400 <= fast.status < 500, where
+            continue
+        assert seen == last(engine), where
+        prefix = next(one for one in PREFIXES if case.path.startswith(one))
+        target = case.path[len(prefix) :]
+        target = b"/v1" + TARGETS.get(target, target)
+        direct = engine.ask(post(case.body, *case.fields, path=target))
+        compare(fast, direct, where)
+
+
+def compare(relayed: Heard, direct: Heard, where: str) -> None:
+    """An answer through the server, and the engine's own."""
+    assert relayed.status == direct.status, where
+    if not 200 <= direct.status < 300:
+        try:
+            said = json.loads(direct.body)
+        except ValueError:
+            said = direct.body.decode("utf-8", "replace")
+        assert relayed.json()["error"]["details"]["response"] == said, where
+        return
+    assert line(relayed) == line(direct), where
+    assert relayed.body == direct.body, where
+    passed = [
+        (name, value)
+        for name, value in pairs(direct)
+        if name not in NOT_PASSED and not name.startswith("access-control-")
+    ]
+    got = pairs(relayed)
+    for one in passed:
+        assert one in got, where
+        got.remove(one)
+    assert {name for name, _ in got} <= NOT_PASSED | {
+        "access-control-allow-methods", "access-control-allow-headers",
+        "access-control-allow-origin", "content-length", "transfer-encoding",
+    }, where  # fmt: skip
+    assert not {"theirs", "engine/1"} & set(relayed.fields.values()), where

@@ -77,7 +77,7 @@ def test_whose_counters_rise_is_busy_and_what_they_said_is_in_the_record(home: P
 
     with serving(home, env={"LEMONADE_CATALOG": str(catalog)}) as server:
         looked(0)
-        body = {"model_name": "counting", "stall_timeout": 0.4}
+        body = {"model_name": "counting", "stall_timeout": 1.0}
         assert server.post("load", body).status_code == 200
         pid = server.loaded()["counting"]["pid"]
         asking = threading.Thread(target=lambda: server.chat("counting"))
@@ -85,15 +85,16 @@ def test_whose_counters_rise_is_busy_and_what_they_said_is_in_the_record(home: P
         eventually(lambda: looked(3), "it is looked at again and again")
         assert not gone(pid)
         eventually(lambda: gone(pid), "it makes nothing any more, and is ended")
-        server.post("unload")
-        asking.join()
+        while asking.is_alive():  # the question may be put to a new one, which does no better
+            server.post("unload")
+            asking.join(0.2)
         one = server.get("incidents?model=counting").json()["incidents"][-1]
         assert (one["kind"], one["how"]) == ("hung", "hang")
         record = server.get(f"incidents/{one['id']}").json()
         assert record["metrics"]["samples"] == [f'fake:made_total{{a="b"}} {made}']
         assert record["memory"]["resident_bytes"] > 1 << 20
         assert record["process"]["port"] > 0
-        assert record["process"]["stall_timeout"] == 0.4
+        assert record["process"]["stall_timeout"] == 1.0
         assert isinstance(record["kernel"], list)
 
 

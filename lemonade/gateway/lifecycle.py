@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable
 from typing import Any, Final
 
 from aiohttp import web
@@ -17,6 +16,7 @@ from lemonade.dialects import render_error, status_of
 from lemonade.gateway.adapters import forget_adapter
 from lemonade.gateway.bodies import field, flag, model_name, read_object
 from lemonade.gateway.errors import REQUESTED_MODEL, json_response
+from lemonade.gateway.given_back import given_back
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.progress import ignore, stream_operation
 from lemonade.gateway.routing import Access, Route
@@ -217,42 +217,15 @@ async def unload(request: web.Request) -> web.Response:
         base, adapter = parts.adapters.split(name)
         if adapter is not None:
             forgotten = await forget_adapter(parts, name, base, adapter)
-            return json_response({**forgotten, **_given_back(())})
+            return json_response({**forgotten, **given_back(())})
         key = parts.registry.resolve(base).canonical_name
         leaving = tuple(one for one in parts.pool.residents() if one.key == key)
         await parts.pool.unload(base)
         answer = {"status": "success", "message": f"Unloaded model: {name}", "model_name": name}
     took = round(time.monotonic() - begin, 3)
     kept = [describe_quarantined(one) for one in parts.quarantine.devices]
-    told = {"took_s": took, **_given_back(leaving), "devices_quarantined": kept}
-    return json_response({**answer, **told})
-
-
-def _given_back(leaving: Iterable[Resident]) -> JsonObject:
-    """What engines that have ended held when they were last seen, and what is not free yet."""
-    reports = [one.report for one in leaving if one.report is not None]
-    still_held: list[JsonObject] = []
-    freed = 0
-    for report in reports:
-        programs = dict(zip(report.survivors, report.survivor_programs, strict=False))
-        still_held += [_holder(pid, programs.get(pid, ""), alive=True) for pid in report.survivors]
-        still_held += [
-            _holder(x.pid, x.program, x.device, x.bytes, alive=x.start_ticks > 0)
-            for x in report.still_held
-        ]
-        if report.left_bytes:
-            still_held.append(_holder(None, "", "memory", report.left_bytes, alive=False))
-        if not report.survivors:
-            freed += max(0, report.resident_bytes - report.left_bytes)
-            freed += max(0, report.device_bytes - sum(x.bytes for x in report.still_held))
-    return {"freed_bytes": freed, "still_held": still_held}
-
-
-def _holder(
-    pid: int | None, program: str, device: str = "", size: int | None = None, *, alive: bool
-) -> JsonObject:
-    name = program.rpartition("/")[2]
-    return {"pid": pid, "program": name, "alive": alive, "device": device, "bytes": size}
+    freed = given_back(one.report for one in leaving)
+    return json_response({**answer, "took_s": took, **freed, "devices_quarantined": kept})
 
 
 async def pin(request: web.Request) -> web.Response:

@@ -20,6 +20,7 @@ from lemonade.supervisor.processes import (
     effort_of,
     identity_of,
     own_memory_of,
+    shared_memory_of,
 )
 
 DeviceLook = Callable[[Collection[int]], tuple[DeviceHold, ...]]
@@ -27,6 +28,8 @@ DeviceLook = Callable[[Collection[int]], tuple[DeviceHold, ...]]
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.2
+_LOOKED_THROUGH_BYTES: Final = 16 << 30
+"""Of more it would take too long to find out which pages are shared."""
 
 
 def no_devices(_pids: Collection[int]) -> tuple[DeviceHold, ...]:
@@ -69,14 +72,22 @@ class Holdings:
         """Look at all processes for kin, and at what they hold, devices included. Blocks."""
         self._family.living()
         if lives:
-            self.look(at_devices=True)
+            self.look(at_devices=True, exactly=True)
 
-    def look(self, *, at_devices: bool) -> None:
-        """See what all of them hold now. Blocks."""
+    def look(self, *, at_devices: bool, exactly: bool = False) -> None:
+        """See what all of them hold now. Blocks.
+
+        Args:
+            at_devices: ask drivers as well.
+            exactly: count what several of them share once, though that takes longer.
+        """
         members = self.members()
         if not own_memory_of(members[:1]):
             return  # it has ended just now
-        self.resident_bytes = self._counted() or own_memory_of(members)
+        held = own_memory_of(members)
+        if exactly and len(members) > 1 and held <= _LOOKED_THROUGH_BYTES:
+            held = min(held, shared_memory_of(members) or held)
+        self.resident_bytes = self._counted() or held
         if at_devices:
             self.device_bytes = sum(one.bytes for one in self._devices(members))
 

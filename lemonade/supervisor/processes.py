@@ -159,6 +159,25 @@ def own_memory_of(numbers: Iterable[int]) -> int:
     return kibibytes << 10
 
 
+def shared_memory_of(numbers: Iterable[int]) -> int:
+    """The same, with what several of them share counted once; 0 if one of them cannot be seen.
+
+    The kernel looks at every page for that, which takes a moment for each gigabyte.
+
+    Raises:
+        OSError: we may open nothing more.
+    """
+    kibibytes = 0
+    for pid in numbers:
+        text = _read(f"{_PROC}/{pid}/smaps_rollup")
+        if not text:
+            return 0
+        for line in text.splitlines():
+            if line.startswith((b"Pss_Anon:", b"Pss_Shmem:")):
+                kibibytes += int(line.split()[1])
+    return kibibytes << 10
+
+
 def _read(path: str) -> bytes:
     """The beginning of a small file of /proc; empty if it cannot be had."""
     try:

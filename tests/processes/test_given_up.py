@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lemonade.core.process import HANG, DeviceHold, ProbeSpec, SaysItIsDeadError, StopPolicy
 from lemonade.supervisor import Phase
-from tests.processes.conftest import PATIENCE, Bench, alive, asks_health, pid_said, until
+from lemonade.supervisor.beside import Beside
+from lemonade.supervisor.holding import Holdings, no_devices
+from lemonade.supervisor.kin import Family
+from lemonade.supervisor.leaf import Leaf
+from lemonade.supervisor.spawn import spawn
+from tests.processes.conftest import CHILD, PATIENCE, Bench, alive, asks_health, pid_said, until
 
 QUICK = ProbeSpec("/health", interval=0.01, ready_within=PATIENCE)
 
@@ -109,6 +116,69 @@ async def test_what_it_held_is_in_the_report(bench: Bench) -> None:
         assert report.resident_bytes > 2 * 2**20, "two interpreters"
         assert report.device_bytes == 0
         assert report.still_held == ()
+
+
+SHARES = """
+import mmap, os, time
+shared = mmap.mmap(-1, 64 << 20)
+shared.write(b"x" * (64 << 20))
+for _ in range(3):
+    if os.fork() == 0:
+        seen = sum(shared[at] for at in range(0, 64 << 20, 4096))
+        print("looked", os.getpid(), flush=True)
+        time.sleep(600)
+time.sleep(600)
+"""
+
+
+def test_what_several_processes_share_is_counted_once(bench: Bench) -> None:
+    spec = replace(bench.spec(0), argv=(sys.executable, "-S", "-c", SHARES))
+    spawned = spawn(spec, CHILD)
+    os.set_blocking(spawned.output, True)
+    family = Family(spawned.identity, spawned.pipe_inode, CHILD)
+    beside = Beside()
+    try:
+        said = b""
+        while said.count(b"looked") < 3:
+            said += os.read(spawned.output, 4096)
+        holdings = Holdings(family, no_devices, beside)
+        holdings.note(family.living(), lives=True)
+        assert holdings.resident_bytes > 4 * 64 << 20, "each has seen all of it"
+        holdings.survey(lives=True)
+        assert 64 << 20 < holdings.resident_bytes < 2 * 64 << 20
+        holdings.survey(lives=False)
+        assert holdings.resident_bytes > 64 << 20, "what it was when it lived"
+    finally:
+        beside.close()
+        spawned.signal_group(signal.SIGKILL)
+        while family.living():
+            pass
+        assert spawned.collect(within=PATIENCE)
+        os.close(spawned.output)
+
+
+def test_a_cgroup_that_counts_is_believed(bench: Bench, tmp_path: Path) -> None:
+    leaf = Leaf(tmp_path / "leaf")
+    leaf.path.mkdir()
+    (leaf.path / "memory.current").write_text("1000000000\n")
+    (leaf.path / "memory.stat").write_text("anon 5\nfile 400000000\nshmem 100000000\n")
+    spawned = spawn(bench.spec(0), CHILD)
+    os.set_blocking(spawned.output, True)
+    beside = Beside()
+    try:
+        while b"listening" not in os.read(spawned.output, 4096):
+            pass
+        family = Family(spawned.identity, spawned.pipe_inode, CHILD, leaf)
+        holdings = Holdings(family, no_devices, beside)
+        holdings.look(at_devices=False)
+        assert holdings.resident_bytes == 700_000_000
+        holdings.remove_leaf()
+        assert holdings.left_bytes == 100_000_000
+    finally:
+        beside.close()
+        spawned.signal_group(signal.SIGKILL)
+        assert spawned.collect(within=PATIENCE)
+        os.close(spawned.output)
 
 
 class Driver:

@@ -84,8 +84,9 @@ class Trial:
         raise SystemExit("The engine does not have the processes it should have.")
 
     def _recorded(self) -> int:
-        [file] = (self.server.home / "cache" / "state" / "children").glob("*.json")
-        return len(json.loads(file.read_text())["descendants"])
+        """Descendants in the ledger; -1 while another engine is in it, too."""
+        files = list((self.server.home / "cache" / "state" / "children").glob("*.json"))
+        return len(json.loads(files[0].read_text())["descendants"]) if len(files) == 1 else -1
 
     def engine_killed(self) -> float:
         """Seconds until the others are gone."""

@@ -72,8 +72,9 @@ class Trial:
         reply = self.server.post("load", body)
         if reply.status_code != 200:
             raise SystemExit(reply.text)
+        # One that was killed a moment ago may have been taken for loaded: an answer is a proof.
+        self.server.chat(self.kind.model, max_tokens=1).raise_for_status()
         first: int = self.server.loaded()[self.kind.model]["pid"]
-        self.server.chat(self.kind.model, max_tokens=1)
         limit = time.monotonic() + WITHIN
         while time.monotonic() < limit:
             family = [first, *(p.pid for p in psutil.Process(first).children(recursive=True))]

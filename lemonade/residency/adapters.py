@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -123,10 +124,15 @@ class Fitter(TaskOwner):
         async def deed() -> Change:
             recipe = self._catalog.recipe(spec.recipe)
             adapter = await self._fetching.fetched(spec, recipe, wanted)
-            facts = await asyncio.to_thread(self._inspect, spec, how, adapter.path)
-            adapter = replace(adapter, rank=facts.rank)
-            rank_for(how, [adapter])
-            return await self._load(spec, how, adapter, facts.stamp)
+            try:
+                facts = await asyncio.to_thread(self._inspect, spec, how, adapter.path)
+                adapter = replace(adapter, rank=facts.rank)
+                rank_for(how, [adapter])
+                return await self._load(spec, how, adapter, facts.stamp)
+            except LemonadeError:
+                with suppress(LemonadeError):  # what was fetched for nothing
+                    await self.drop(spec, adapter)
+                raise
 
         return await self._in_turn(spec.canonical_name, deed)
 

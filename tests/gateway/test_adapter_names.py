@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.checkpoints.hub_fixture import requests_of, running_hub, write_repository
+from tests.checkpoints.hub_fixture import gguf, requests_of, running_hub, write_repository
 from tests.gateway.adapting import (
     BY_NAME,
     BY_SCALES,
@@ -46,6 +46,7 @@ def hub(home: Path) -> Iterator[str]:
     files = {name: gguf_adapter(home / name).read_bytes() for name in ("f16.gguf", "q8_0.gguf")}
     write_repository(root, "o/two", {f"poems-{name}": content for name, content in files.items()})
     write_repository(root, "o/one", {"poems-f16.gguf": files["f16.gguf"], "README.md": b"# Poems"})
+    write_repository(root, "o/model", {"model-f16.gguf": gguf(4096)})
     folder = peft_adapter(home / "peft")
     write_repository(root, "o/peft", {f.name: f.read_bytes() for f in folder.iterdir()})
     for left in (*home.glob("*.gguf"), *folder.iterdir()):
@@ -206,6 +207,7 @@ def test_a_whole_repository_and_without_the_hub(home: Path, hub: str) -> None:
     [
         ("o/two", 404, "names none"),
         ("o/none", 404, "o/none"),
+        ("o/model", 400, "not of an adapter"),
         ("o/one:other.gguf", 404, "nothing called 'other.gguf'"),
         ("nothing", 400, "does not name a repository"),
         ("../up", 400, "does not name a repository"),
@@ -221,6 +223,7 @@ def test_what_is_not_to_be_had(
         refused = server.post("models/one/adapters", {"name": "a", "checkpoint": checkpoint})
         assert (refused.status_code, words in refused.text) == (status, True), refused.text
         assert names(server) == []
+        assert not list((home / "hub").glob("models--*")), "nothing is kept that nobody uses"
         both = {"name": "a", "checkpoint": "o/one", "path": "/x"}
         assert server.post("models/one/adapters", both).status_code == 400
         assert ask(server, "a", home / "nowhere.gguf").status_code == 400

@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +34,7 @@ from lemonade.config import AccessKeys, Configuration, extra_models
 from lemonade.core.bus import Bus
 from lemonade.core.errors import LemonadeError
 from lemonade.core.events import RequestFinished
+from lemonade.core.records import dataclass
 from lemonade.front import Listener, Workers, bind
 from lemonade.gateway import Parts, build_application
 from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line

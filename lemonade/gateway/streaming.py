@@ -11,13 +11,13 @@ Of aiohttp only public points are used: `Request.transport`, `Request.protocol.w
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from lemonade.core.errors import ConnectionLost, UpstreamError
+from lemonade.core.records import dataclass
 from lemonade.telemetry import UsageTap
 from lemonade.upstream import Extra, Forwarder, Sieve, Upstream, UpstreamRequest
 

@@ -316,6 +316,7 @@ class Exchange:
         except UpstreamError as error:
             self._failed(error)
             return
+        self._task = None  # a stream goes on for long without it
         self._ask(connection)
 
     async def _ask_again(self) -> None:

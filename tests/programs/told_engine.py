@@ -54,6 +54,7 @@ class Engine:
         self.gathered: dict[str, int] = {}
         self.news: dict[str, asyncio.Event] = {}
         self.last: dict[str, object] = {}
+        self.streamed = 0
 
     def write(self, line: str) -> None:
         if self.book:
@@ -117,7 +118,7 @@ class Connection:
             self.engine.event(name).set()
         elif path == "/fake/last":
             return await self.say(self.engine.last)
-        return await self.say({"pid": os.getpid(), "gathered": self.engine.gathered.get(name, 0)})
+        return await self.say({"pid": os.getpid(), "streamed": self.engine.streamed})
 
     async def say(self, value: object) -> bool:
         data = json.dumps(value).encode()
@@ -157,6 +158,7 @@ class Connection:
             case ["stream", int(seed), int(count), int(size), int() | float() as seconds]:
                 for piece in stream_pieces(seed, count, size):
                     self.writer.write(piece)
+                    self.engine.streamed += len(piece)
                     await self.writer.drain()
                     await asyncio.sleep(seconds)
             case ["gather", str(name), int(many)]:

@@ -17,8 +17,9 @@ from lemonade.planning import Argument, grammar_of, layer_phrase
 def check_named_files(arguments: Iterable[Argument], recipe: RecipeSpec) -> None:
     """Look for what the recipe's `files` name. Blocks for a moment.
 
-    One flag may name several, with commas between them, and say something about each behind a
-    colon.
+    One flag may name several, with commas between them, say something about each behind a colon,
+    and give each a name, as in `name=/path`. What has a name and is no absolute path may be
+    something else, such as a repository.
 
     Raises:
         BadArgument: a file is not there.
@@ -28,22 +29,26 @@ def check_named_files(arguments: Iterable[Argument], recipe: RecipeSpec) -> None
     for argument in arguments:
         if grammar.name_of(argument.flag) not in names:
             continue
-        for value in argument.values[:1]:
+        for value in argument.values:
             missing = "" if _is_there(value) else _first_missing(value)
             if missing:
                 raise BadArgument(
-                    f"{missing}, which {layer_phrase(argument.origin)} names with "
-                    f"{argument.flag}, is not there.",
+                    f"{missing} is not there; {argument.flag} of {layer_phrase(argument.origin)} "
+                    "names it.",
                     remedy="Give the absolute path of a file on the server's machine.",
                     facts={"flag": argument.flag, "origin": argument.origin, "path": missing},
                 )
 
 
 def _first_missing(value: str) -> str:
-    parts = [part for part in value.split(",") if part]
-    return next(
-        (part for part in parts if not (_is_there(part) or _is_there(part.rpartition(":")[0]))), ""
-    )
+    for part in value.split(","):
+        _, named, path = part.partition("=") if not part.startswith("/") else ("", "", part)
+        path = path if named else part
+        if not path or (named and not path.startswith("/")) or value.startswith("{"):
+            continue
+        if not (_is_there(path) or _is_there(path.rpartition(":")[0])):
+            return path
+    return ""
 
 
 def _is_there(text: str) -> bool:

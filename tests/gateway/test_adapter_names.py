@@ -148,7 +148,7 @@ def test_a_file_that_is_not_there_is_said_before_anything_is_started(
         refused = scales.post("load", {"model_name": "one", "fake_args": args})
         assert refused.status_code == 400, refused.text
         error = refused.json()["error"]
-        assert f"{missing}, which the request names with --lora, is not there" in error["message"]
+        assert f"{missing} is not there; --lora of the request names it." in error["message"]
         assert "absolute path" in refused.text
     assert scales.loaded()["one"]["pid"] == before
     assert scales.log().count(": starting ") == 1

@@ -158,7 +158,7 @@ async def relay(  # noqa: PLR0913 - it joins two connections
         extra=Extra.of(extra_headers),
         tap=None if tap is None else tap.feed,
         sieve=sieve,
-        begun=_never if prelude is None else prelude.hand_over,
+        begun=None if prelude is None else prelude.hand_over,
         keep_errors=buffer_errors,
     )
 
@@ -203,7 +203,3 @@ async def relay(  # noqa: PLR0913 - it joins two connections
         stays=forwarder.stays,
     )
     return RelayOutcome(head.status, complete, response)
-
-
-def _never() -> bool:
-    return False

@@ -203,7 +203,7 @@ class Exchange:
             ),
             tap=self._tap.feed,
             sieve=sieve,
-            begun=_never if self._prelude is None else self._prelude.hand_over,
+            begun=None if self._prelude is None else self._prelude.hand_over,
             keep_errors=True,
         )
 
@@ -407,7 +407,3 @@ class Exchange:
 
     def _spawn(self, deed: Callable[[], Awaitable[None]]) -> None:
         self._task = self._owner.spawn(self, deed)
-
-
-def _never() -> bool:
-    return False

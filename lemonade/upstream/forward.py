@@ -8,6 +8,7 @@ body, and holds at most one block of it (and an unfinished chunk of a stream).
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -26,6 +27,8 @@ _HELD_LIMIT: Final = 64 * 1024
 
 _EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _NO_EXTRA: Final = Extra()
+_COMMENTS: Final = re.compile(rb"(?:[0-9A-Fa-f]+\r\n(?::[^\r\n]*\r?\n)+\r?\n\r\n)+")
+_COMMENTS_LIMIT: Final = 512
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
@@ -67,7 +70,7 @@ class Forwarder:
         extra: Extra = _NO_EXTRA,
         tap: Callable[[bytes], None] | None = None,
         sieve: Sieve | None = None,
-        begun: Callable[[], bool] = lambda: False,
+        begun: Callable[[], bool] | None = None,
         keep_errors: bool = False,
     ) -> None:
         """Nothing is sent yet.
@@ -82,6 +85,8 @@ class Forwarder:
             sieve: takes something out of a stream; then its chunks are ours.
             begun: asked once, when the body begins: whether the client has been sent a head of
                 our own for a stream in chunks, because it waited long. It gets the body then.
+                `None` if nobody tells the client anything meanwhile: then it gets also the
+                comments by which an engine keeps a stream alive that has not begun.
             keep_errors: collect the body of an answer that is not a success, send nothing.
         """
         self._transport = transport
@@ -125,16 +130,23 @@ class Forwarder:
 
     def _take_body(self, block: bytes, whole: int) -> bool:
         if self._sink is None:
-            if not block:
+            if not block or (self._begun is not None and self._is_comment(block, whole)):
                 return self._transport.is_closing()
             self._sink = self._begin()
         return self._sink(self, block, whole)
+
+    def _is_comment(self, block: bytes, whole: int) -> bool:
+        """Whether it says nothing: somebody else may still be asked."""
+        head = self.head
+        assert head is not None
+        plain = head.event_stream and head.body is BodyKind.CHUNKED and whole == len(block)
+        return plain and len(block) <= _COMMENTS_LIMIT and _COMMENTS.fullmatch(block) is not None
 
     def _begin(self) -> Callable[[Forwarder, bytes, int], bool]:
         """Compose the head that goes out with what follows, and choose the sink for the body."""
         head = self.head
         assert head is not None
-        if self._begun():
+        if self._begun is not None and self._begun():
             self._framing = framing = BodyKind.CHUNKED
         else:
             self._framing = framing = client_framing(head, modern=self._modern)

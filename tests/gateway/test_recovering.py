@@ -12,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.gateway.vllm_like import vllm_like_catalog
 from tests.serving import Serving, fake_catalog, fake_model, serving
 
 PROBLEMS = """
@@ -47,6 +48,18 @@ def test_an_engine_that_dies_between_head_and_first_byte_is_not_felt(server: Ser
     (one,) = incidents(server, "once")
     assert (one["kind"], one["how"]) == ("crashed", "signal")
     assert "SIGSEGV" in one["ended"]
+
+
+def test_an_engine_that_dies_after_comments_is_not_felt(home: Path) -> None:
+    catalog = vllm_like_catalog(home, {"once": f"--pings-and-dies {home / 'crashed'}"})
+    with (
+        serving(home, env={"LEMONADE_CATALOG": str(catalog)}) as server,
+        server.chat("once", stream=True, max_tokens=3) as reply,
+    ):
+        lines = [line for line in reply.iter_lines() if line]
+        assert lines[-1] == b"data: [DONE]"
+        assert not any(b'"error"' in line for line in lines)
+        assert incidents(server, "once")[0]["how"] == "signal"
 
 
 def test_the_openai_client_sees_that_a_stream_broke_off_and_why(server: Serving) -> None:

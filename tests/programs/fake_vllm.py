@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +37,7 @@ def options_from(argv: list[str]) -> argparse.Namespace:
     own.add_argument("--cannot-count", action="store_true")
     own.add_argument("--metrics", default="", metavar="FILE", help="the page; - never ends")
     own.add_argument("--only-pings", action="store_true", help="for an answer")
+    own.add_argument("--pings-and-dies", default="", metavar="FILE", help="once")
     mine, rest = own.parse_known_args(argv)
     return argparse.Namespace(**vars(fake_engine.options_from(rest)), **vars(mine))
 
@@ -57,6 +60,12 @@ class Connection(fake_engine.Connection):
                 self.tokenize(request)
             elif self.fits(request, 0):
                 self.respond(request)
+        elif options.pings_and_dies and not Path(options.pings_and_dies).exists():
+            self.begin_stream()
+            for _ in range(3):
+                self.piece(b": still here\n\n")
+            Path(options.pings_and_dies).touch()
+            os.kill(os.getpid(), signal.SIGSEGV)
         elif options.only_pings:
             self.begin_stream()
             while True:

@@ -16,12 +16,23 @@ from lemonade.cli.background import ended_by_signals
 from lemonade.cli.command import StandaloneCommand, refuse_usage
 from lemonade.cli.render import Column, harmless, note, out, style, write_json, write_table
 from lemonade.core.errors import BadConfigFile
+from lemonade.core.records import dataclass
 
 if TYPE_CHECKING:
     from lemonade.selftest import ChaosReport, EngineKind, RoundReport, Step
 
 _ROUNDS: Final = 50
 _LARGEST_SEED: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What the command line said of a run of chaos."""
+
+    rounds: int
+    seed: int
+    engines: list[EngineKind]
+    workers: int = 0
 
 
 @click.command(cls=StandaloneCommand)
@@ -45,12 +56,19 @@ _LARGEST_SEED: Final = 1_000_000
     show_default=True,
     help="What is loaded; the embedded engine is installed for this, and removed.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 64),
+    metavar="N",
+    help="With --chaos: processes beside the server that relay. [default: 0]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report for programs.")
 def selftest(
     chaos: bool,  # noqa: FBT001 - click calls it
     rounds: int | None,
     seed: int | None,
     engine: str,
+    workers: int | None,
     as_json: bool,  # noqa: FBT001 - click calls it
 ) -> int:
     """Try whether everything works on this machine.
@@ -60,8 +78,8 @@ def selftest(
     and robbed of ports and disk while they load, serve, stream and unload; after each round
     nothing may be left behind, nothing lost, and the next request answered. Linux only.
     """
-    if not chaos and (rounds is not None or seed is not None):
-        raise refuse_usage("--rounds and --seed mean something with --chaos only.")
+    if not chaos and any(one is not None for one in (rounds, seed, workers)):
+        raise refuse_usage("--rounds, --seed and --workers mean something with --chaos only.")
     from lemonade.selftest import EngineKind
 
     engines = list(EngineKind) if engine == "both" else [EngineKind(engine)]
@@ -70,7 +88,8 @@ def selftest(
             if not chaos:
                 return _check(engines, as_json=as_json)
             first = secrets.randbelow(_LARGEST_SEED) if seed is None else seed
-            return _chaos(rounds or _ROUNDS, first, engines, as_json=as_json)
+            wish = _Wish(rounds or _ROUNDS, first, engines, workers or 0)
+            return _chaos(wish, as_json=as_json)
         except OSError as error:
             raise BadConfigFile(
                 f"The self-test has no place to be in: {error.strerror or error}.",
@@ -92,11 +111,11 @@ def _check(engines: list[EngineKind], *, as_json: bool) -> int:
     return 0
 
 
-def _chaos(rounds: int, seed: int, engines: list[EngineKind], *, as_json: bool) -> int:
+def _chaos(wish: _Wish, *, as_json: bool) -> int:
     from lemonade.selftest import run_chaos
 
-    note(f"Seed {seed}, {rounds} rounds.")
-    report = run_chaos(rounds, seed, engines, _teller(rounds, seed, engines))
+    note(f"Seed {wish.seed}, {wish.rounds} rounds.")
+    report = run_chaos(wish.rounds, wish.seed, wish.engines, _teller(wish), workers=wish.workers)
     if as_json:
         write_json(report.as_json())
     else:
@@ -104,12 +123,14 @@ def _chaos(rounds: int, seed: int, engines: list[EngineKind], *, as_json: bool) 
     return 1 if report.violated else 0
 
 
-def _teller(rounds: int, seed: int, engines: list[EngineKind]) -> Callable[[RoundReport], None]:
+def _teller(wish: _Wish) -> Callable[[RoundReport], None]:
     """Tells of each round when it is over; of one that went wrong, everything."""
-    words = "both" if len(engines) > 1 else engines[0]
+    rounds = wish.rounds
+    words = f"--engine {'both' if len(wish.engines) > 1 else wish.engines[0]}"
+    words += f" --workers {wish.workers}" * bool(wish.workers)
 
     def tell(one: RoundReport) -> None:
-        number = one.draw.seed - seed + 1
+        number = one.draw.seed - wish.seed + 1
         verdict = style("WRONG", err=True, bold=True) if one.violations else "ok"
         note(f"{number:>{len(str(rounds))}}/{rounds}  {one.draw}: {verdict}, {one.seconds:.1f} s")
         if not one.violations:
@@ -118,7 +139,7 @@ def _teller(rounds: int, seed: int, engines: list[EngineKind]) -> Callable[[Roun
             note(f"  {harmless(sentence)}")
         habits = f", engine started with {' '.join(one.draw.switches)}" * bool(one.draw.switches)
         note(f"  Seed {one.draw.seed}: {one.draw.fault} at {one.draw.moment}{habits}.")
-        again = f"lemonade selftest --chaos --rounds 1 --seed {one.draw.seed} --engine {words}"
+        again = f"lemonade selftest --chaos --rounds 1 --seed {one.draw.seed} {words}"
         note(f"  Again: {again}")
         note("  The server said last:")
         for line in one.log:

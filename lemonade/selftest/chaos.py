@@ -54,7 +54,12 @@ class ChaosReport:
 
 
 def run_chaos(
-    rounds: int, seed: int, engines: Sequence[EngineKind], listen: Listen = lambda _: None
+    rounds: int,
+    seed: int,
+    engines: Sequence[EngineKind],
+    listen: Listen = lambda _: None,
+    *,
+    workers: int = 0,
 ) -> ChaosReport:
     """Conduct rounds with a server of our own. Blocks; interrupted, it leaves nothing.
 
@@ -63,13 +68,14 @@ def run_chaos(
         seed: of the first; each has one more than the one before.
         engines: who may suffer.
         listen: told of each round.
+        workers: processes beside the server that relay.
 
     Raises:
         LemonadeError: the server or an engine cannot even be started.
         OSError: there is no place for it.
     """
     done: list[RoundReport] = []
-    with staged() as stage:
+    with staged(workers) as stage:
         subjects: dict[EngineKind, Subject] = {EngineKind.FAKE: fake_subject()}
         if EngineKind.EMBEDDED in engines:
             subjects[EngineKind.EMBEDDED] = embedded_subject(stage.up())

@@ -52,12 +52,13 @@ class PrivateServer:
         resident_bytes: of it, likewise.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, workers: int = 0) -> None:
         self.url = ""
         self.files = 0
         self.resident_bytes = 0
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         command = [sys.executable, "-m", "lemonade", "serve", "--host", "127.0.0.1", "--port", "0"]
+        command += ["--workers", str(workers)]
         self._process = subprocess.Popen(
             command,
             env=place.environment(os.environ),
@@ -72,13 +73,17 @@ class PrivateServer:
         self._reader.start()
 
     @classmethod
-    def start(cls, place: Place) -> PrivateServer:
+    def start(cls, place: Place, workers: int = 0) -> PrivateServer:
         """Start one and wait until it serves.
+
+        Args:
+            place: to live in.
+            workers: processes beside it that relay.
 
         Raises:
             ServerUnreachable: it does not; the message quotes it.
         """
-        server = cls(place)
+        server = cls(place, workers)
         try:
             serves = eventually(lambda: bool(server.url) or not server.alive) and server.alive
         except BaseException:  # nobody else knows it yet

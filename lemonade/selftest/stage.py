@@ -19,6 +19,7 @@ from lemonade.selftest.traces import Trace, alive, end_all, living, open_files, 
 from lemonade.supervisor import LedgerEntry, inspect_ledger
 
 _GUARDIAN: Final = "lemonade.supervisor.guardian"
+_WORKER: Final = "lemonade.relay.worker"
 _MORE_FILES: Final = 40
 """How many files a server may have open beyond what it had after its first round."""
 
@@ -32,8 +33,9 @@ _CLOSES_WITHIN: Final = 15.0
 class Stage:
     """Made by `staged`; `close` leaves nothing."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, workers: int = 0) -> None:
         self.place = place
+        self._workers = workers
         self._server: PrivateServer | None = None
 
     @property
@@ -49,7 +51,7 @@ class Stage:
             ServerUnreachable: it does not start.
         """
         if self._server is None or not self._server.alive:
-            self._server = PrivateServer.start(self.place)
+            self._server = PrivateServer.start(self.place, self._workers)
         return self._server
 
     def down(self) -> bool:
@@ -143,13 +145,20 @@ class Stage:
         guardians = [one for one in traces if _GUARDIAN in one.command]
         if len(guardians) > 1:
             yield f"there are {len(guardians)} guardians"
-        for one in _unknown(traces, known | {one.pid for one in guardians}):
+        ours = [one for one in traces if one.parent == self.server.pid]
+        workers = [one for one in ours if _WORKER in one.command]
+        if len(workers) != self._workers:
+            yield f"there are {len(workers)} workers and not {self._workers}"
+        for one in _unknown(traces, known | {one.pid for one in (*guardians, *workers)}):
             yield f"process {one} is alive and should not be"
 
 
 @contextmanager
-def staged() -> Iterator[Stage]:
+def staged(workers: int = 0) -> Iterator[Stage]:
     """A stage that is gone when the block is, and everything on it. In the main thread.
+
+    Args:
+        workers: of its servers.
 
     Raises:
         UnsupportedHere: there is no /proc to find processes in.
@@ -160,7 +169,7 @@ def staged() -> Iterator[Stage]:
             "The self-test finds its processes in /proc, which this system does not have.",
             remedy="`lemonade demo --once` shows whether everything works.",
         )
-    stage = Stage(Place.make())
+    stage = Stage(Place.make(), workers)
     try:
         yield stage
     finally:

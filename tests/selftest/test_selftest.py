@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lemonade.cli.selftest import _summarise, _teller
+from lemonade.cli.selftest import _summarise, _teller, _Wish
 from lemonade.selftest import ChaosReport, EngineKind, RoundReport
 from lemonade.selftest.draw import draw_round
 from tests.serving import environment, survivors
@@ -58,6 +58,13 @@ def test_some_rounds_of_everything(tmp_path: Path) -> None:
     ]
     ended = [one["gone_within"] is not None for one in report["rounds"]]
     assert ended == [draw.ends_router for draw in expected]
+
+
+def test_workers_that_relay_lose_nothing_either(tmp_path: Path) -> None:
+    words = ("--chaos", "--rounds", "4", "--seed", str(SEED), "--workers", "2", "--json")
+    done = selftest(tmp_path / "home", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["violations"] == 0
 
 
 def test_the_short_check_says_what_it_did(tmp_path: Path) -> None:
@@ -112,11 +119,13 @@ def test_rounds_and_seed_are_for_chaos(tmp_path: Path) -> None:
 def test_a_violation_is_told_with_all_that_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     draw = draw_round(SEED + 4, [EngineKind.FAKE])
     one = RoundReport(draw, 1.5, ("somebody was left behind",), ("the last line",))
-    _teller(5, SEED, [EngineKind.FAKE])(one)
+    _teller(_Wish(5, SEED, [EngineKind.FAKE], workers=2))(one)
     said = capsys.readouterr().err
     assert "somebody was left behind" in said
     assert f"Seed {SEED + 4}: {draw.fault} at {draw.moment}" in said
-    assert f"lemonade selftest --chaos --rounds 1 --seed {SEED + 4} --engine fake" in said
+    assert (
+        f"lemonade selftest --chaos --rounds 1 --seed {SEED + 4} --engine fake --workers 2" in said
+    )
     assert "the last line" in said
     report = ChaosReport(SEED, (one,))
     assert report.violated == (one,)

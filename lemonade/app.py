@@ -12,7 +12,7 @@ import gc
 import logging
 import os
 import resource
-import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,25 +30,27 @@ from lemonade.catalog import (
     trusted,
 )
 from lemonade.checkpoints import Downloads, Hub, ModelStore
-from lemonade.config import AccessKeys, Configuration, extra_models
+from lemonade.config import AccessKeys, Configuration, Settings, extra_models
 from lemonade.core.bus import Bus
 from lemonade.core.errors import LemonadeError
 from lemonade.core.events import RequestFinished
 from lemonade.core.records import dataclass
-from lemonade.front import Listener, Workers, bind
+from lemonade.front import Listener, Workers, adopted, bind
 from lemonade.gateway import Parts, build_application
-from lemonade.gateway.garbage import SERVER_LOGGER, in_one_line
+from lemonade.gateway.server_log import log_request, set_up_logging
+from lemonade.gateway.signals import handle_signals
 from lemonade.hardware import detect, device_memory, real_instruments
 from lemonade.installer import Bundles, Installer, KnownFlags, LatestReleases, Versions
-from lemonade.relay import REQUEST_ID
 from lemonade.residency import (
     AdapterFetching,
+    Adopter,
     Awake,
     Canary,
     Circuits,
     Failures,
     Fitter,
     Incidents,
+    Keeper,
     Learner,
     Loader,
     LoaderParts,
@@ -63,7 +65,16 @@ from lemonade.residency import (
     hang_policy,
 )
 from lemonade.storage import Directories
-from lemonade.supervisor import Inhibitor, JournalHandler, LastResort, Supervisor
+from lemonade.supervisor import (
+    Estate,
+    Inhibitor,
+    JournalHandler,
+    LastResort,
+    Supervisor,
+    begin_again,
+    hold_signals,
+    inherit,
+)
 from lemonade.telemetry import JsonLines, Lives, Metrics, Statistics
 
 log = logging.getLogger(__name__)
@@ -86,6 +97,8 @@ class ServeOptions:
         log_level: `None` takes the setting.
         models: loaded at once, in the background.
         announce: told the server's URL once it listens.
+        on_exit: `end` or `keep`; `None` takes the setting.
+        command: what this process becomes when the server begins again; empty if it cannot.
     """
 
     host: str | None = None
@@ -94,6 +107,8 @@ class ServeOptions:
     log_level: str | None = None
     models: Sequence[str] = ()
     announce: Callable[[str], None] = lambda _: None
+    on_exit: str | None = None
+    command: Sequence[str] = ()
 
 
 def run_server(
@@ -105,19 +120,29 @@ def run_server(
     log_level: str | None = None,
     models: Sequence[str] = (),
     announce: Callable[[str], None] = lambda _: None,
+    on_exit: str | None = None,
+    command: Sequence[str] = (),
 ) -> int:
     """Serve until told to stop. Blocks; the exit status is returned.
 
-    `announce` is told the server's URL once it listens.
+    `announce` is told the server's URL once it listens. `command` is what this process becomes
+    when the server is to begin again; an empty one makes that impossible.
 
     A port that is taken, a broken configuration file and the like are one line on standard error
     and status 1.
     """
-    options = ServeOptions(host, port, workers, log_level, tuple(models), announce)
+    options = ServeOptions(
+        host, port, workers, log_level, tuple(models), announce, on_exit, tuple(command)
+    )
     try:
         directories.ensure()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_serve(directories, os.environ, options))
+            estate = runner.run(_serve(directories, os.environ, options))
+        if estate is None:
+            return 0
+        why = begin_again(directories.state / "children", options.command, estate)
+        sys.stderr.write(f"Error: The server cannot begin again: {why}\n")
+        return 1
     except LemonadeError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
@@ -138,27 +163,31 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 async def _serve(
     directories: Directories, environ: Mapping[str, str], options: ServeOptions
-) -> int:
+) -> Estate | None:
+    """Serve until the end; what the next server gets if there is to be one."""
     began = time.monotonic()
-    _set_up_logging(options.log_level or "info")
+    set_up_logging(options.log_level or "info")
     _allow_many_files()
     config = directories.config
     catalog = Catalog.load(sources(environ, config), trusted(environ, config))
     configuration = Configuration(
         directories,
         environ,
-        overrides=_overrides(options),
+        overrides=_overrides(options, environ),
         sections=catalog.sections(),
     )
     settings = configuration.settings
-    _set_up_logging(settings.log_level, JsonLines() if settings.log_format == "json" else None)
+    set_up_logging(settings.log_level, JsonLines() if settings.log_format == "json" else None)
     access = AccessKeys.from_environ(environ)
+    estate = await asyncio.to_thread(inherit, directories.state / "children")
     async with AsyncExitStack() as stack:
-        sets = bind(settings.host, settings.port, settings.workers)
+        sets = _listening(estate, settings)
         for one in (one for sockets in sets for one in sockets):
             stack.callback(one.close)
-        parts, pool = await _join(stack, directories, environ, catalog, configuration, access)
-        shutdown = parts.shutdown
+        parts, supervisor = await _join(
+            stack, directories, environ, catalog, configuration, access, options, estate
+        )
+        pool, shutdown = parts.pool, parts.shutdown
         handler = JournalHandler(parts.journal)
         logging.getLogger().addHandler(handler)
         stack.callback(logging.getLogger().removeHandler, handler)
@@ -167,7 +196,7 @@ async def _serve(
         await stack.enter_async_context(listener)
         workers = Workers(parts, listener, sets[1:], shutdown_seconds=SHUTDOWN_SECONDS)
         last_resort = LastResort()
-        _handle_signals(shutdown, pool, workers, last_resort)
+        handle_signals(parts, last_resort, workers.hurry)
         await stack.enter_async_context(workers)
         _settle_memory()
         bound = sets[0][0].getsockname()[1]
@@ -186,12 +215,23 @@ async def _serve(
             for name in options.models:
                 preloads.create_task(_preload(pool, name))
             await shutdown.wait()
-            log.info("Shutting down")
-            last_resort.begin()
-            await pool.close()
+            again = parts.restart is not None and parts.restart.is_set()
+            log.info("Restarting" if again else "Shutting down")
+            handed = tuple(tuple(os.dup(s.fileno()) for s in one) for one in sets if again)
+            drain = configuration.settings.restart_drain_s if again else 0.0
+            last_resort.begin(drain)
+            if again:
+                workers.turn_away(drain)
+                listener.turn_away()
+            await pool.close(hand_over=again, drain=drain)
         parts.journal.close()  # who follows a log would keep its connection open
+    if again and parts.restart is not None and parts.restart.is_set():
+        hold_signals()
+        log.info("Beginning again")
+        address = (settings.host, settings.port)
+        return Estate(address, handed, supervisor.handed_over)
     log.info("Bye")
-    return 0
+    return None
 
 
 async def _join(
@@ -201,7 +241,9 @@ async def _join(
     catalog: Catalog,
     configuration: Configuration,
     access: AccessKeys,
-) -> tuple[Parts, Pool]:
+    options: ServeOptions,
+    estate: Estate | None,
+) -> tuple[Parts, Supervisor]:
     """Make every part and hand each what it needs; the stack ends them in reverse order."""
     settings = configuration.settings
     bus = Bus()
@@ -239,12 +281,18 @@ async def _join(
         LatestReleases(bundles.root, environ, machine, allowed=may_ask)
     )
     selections = Selections(catalog, configuration, machine, bundles, latest=latest.known)
+
+    def keeps() -> bool:
+        return configuration.settings.on_exit == "keep"
+
     supervisor = await stack.enter_async_context(
         Supervisor(
             ledger_dir=directories.state / "children",
             bus=bus,
             guarded=True,
             devices=device_memory,
+            keep=keeps,
+            pipes=None if estate is None else estate.pipes,
         )
     )
     quarantine = await stack.enter_async_context(Quarantine(machine, bus, device_memory))
@@ -296,6 +344,7 @@ async def _join(
                 quarantine,
             ),
             hang=lambda: hang_policy(configuration.settings),
+            keep=keeps,
         )
     )
     await stack.enter_async_context(
@@ -307,6 +356,18 @@ async def _join(
             resumed=supervisor.doubt,
         )
     )
+    await stack.enter_async_context(Keeper(pool))
+    adopter = await stack.enter_async_context(
+        Adopter(
+            catalog=catalog,
+            registry=registry,
+            selections=selections,
+            placement=placement,
+            pool=pool,
+            bus=bus,
+        )
+    )
+    await adopter.take(supervisor.heirs)
     swapper = await stack.enter_async_context(
         Swapper(
             catalog=catalog,
@@ -359,9 +420,11 @@ async def _join(
         journal=supervisor.journal,
         rescan=rescan,
         shutdown=asyncio.Event(),
+        restart=asyncio.Event() if options.command else None,
+        began=time.time(),
     )
-    bus.subscribe(RequestFinished, _log_request)
-    return parts, pool
+    bus.subscribe(RequestFinished, log_request)
+    return parts, supervisor
 
 
 async def _preload(pool: Pool, name: str) -> None:
@@ -371,31 +434,19 @@ async def _preload(pool: Pool, name: str) -> None:
         log.error("%s could not be loaded: %s", name, error)
 
 
-def _overrides(options: ServeOptions) -> dict[str, object]:
-    given = {key: getattr(options, key) for key in ("host", "port", "workers", "log_level")}
+def _overrides(options: ServeOptions, environ: Mapping[str, str]) -> dict[str, object]:
+    keys = ("host", "port", "workers", "log_level", "on_exit")
+    given = {key: getattr(options, key) for key in keys}
+    given["on_exit"] = options.on_exit or environ.get("LEMONADE_ON_EXIT") or None
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _handle_signals(
-    shutdown: asyncio.Event, pool: Pool, workers: Workers, last_resort: LastResort
-) -> None:
-    """The first signal ends the server in order, a second one kills what it started at once.
-
-    A third one ends it as it is; the guardian sees to the engines.
-    """
-    loop = asyncio.get_running_loop()
-
-    def asked() -> None:
-        if shutdown.is_set():
-            last_resort.ask()
-            pool.hurry()
-            workers.hurry()
-        shutdown.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # `nohup` asks for a server that outlives its terminal.
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, asked)
+def _listening(estate: Estate | None, settings: Settings) -> list[list[socket.socket]]:
+    """The sockets of our former life if they are those we are to listen on, or new ones."""
+    old = estate or Estate()
+    address = (settings.host, settings.port)
+    same = old.address == address and len(old.sockets) == settings.workers + 1
+    return adopted(old.sockets, wanted=same) or bind(*address, settings.workers)
 
 
 def _announce(options: ServeOptions, url: str) -> None:
@@ -434,38 +485,3 @@ def _settle_memory() -> None:
 
 def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _set_up_logging(level: str, form: logging.Formatter | None = None) -> None:
-    names = {"trace": logging.DEBUG, "fatal": logging.CRITICAL, "none": logging.CRITICAL + 1}
-    handler = logging.StreamHandler()
-    words = "%(asctime)s %(levelname)-7s %(request_id)s %(name)s: %(message)s"
-    handler.setFormatter(form or logging.Formatter(words))
-    handler.addFilter(_add_request_id)
-    logging.getLogger(SERVER_LOGGER).addFilter(in_one_line)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("lemonade").setLevel(
-        names.get(level) or logging.getLevelNamesMapping()[level.upper()]
-    )
-
-
-def _add_request_id(record: logging.LogRecord) -> bool:
-    record.request_id = REQUEST_ID.get()
-    return True
-
-
-def _log_request(event: RequestFinished) -> None:
-    """One line for each request; nothing of what was asked or answered is in it."""
-    usage = event.usage
-    log.info(
-        "%s %s: %d in %.3f s%s%s%s",
-        event.model,
-        event.operation,
-        event.status,
-        event.duration,
-        "" if event.complete else ", cut off",
-        "" if usage.output_tokens is None else f", {usage.output_tokens} tokens",
-        "" if not usage.tokens_per_second else f", {usage.tokens_per_second:.1f} tokens/s",
-    )

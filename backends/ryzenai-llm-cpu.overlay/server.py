@@ -69,7 +69,12 @@ def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill us when the parent ends; end now if it has ended meanwhile."""
+    """Have the kernel kill us when the parent ends; end now if it has ended meanwhile.
+
+    Unless the parent says that we are to outlive it.
+    """
+    if os.environ.get("LEMONADE_OUTLIVE_SERVER") == "1":
+        return
     parent = os.getppid()
     if sys.platform == "linux":
         set_parent_death_signal = 1

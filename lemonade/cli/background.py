@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Final
 
 from lemonade.client import LemonadeClient
-from lemonade.core.errors import BadSetting, ServerUnreachable
+from lemonade.core.errors import BadSetting, LemonadeError, ServerUnreachable
 from lemonade.core.records import dataclass
 
 LIVE_WITHIN: Final = 60.0
@@ -28,6 +28,7 @@ LIVE_WITHIN: Final = 60.0
 _LOOK_EVERY: Final = 0.05
 _QUOTED_LINES: Final = 15
 _STOP_WITHIN: Final = 30.0
+_ANEW_WITHIN: Final = 10.0
 _PR_SET_PDEATHSIG: Final = 1
 _CLOSING: Final = (signal.SIGTERM, signal.SIGHUP)
 
@@ -168,6 +169,25 @@ def wait_until_gone(client: LemonadeClient, within: float = _STOP_WITHIN) -> boo
             return False
         time.sleep(_LOOK_EVERY)
     return True
+
+
+def wait_until_new(client: LemonadeClient, before: object, drain: float) -> bool:
+    """Whether a server answers that has begun since.
+
+    Args:
+        client: for its address.
+        before: what the one before said of itself.
+        drain: seconds it gives to answers under way.
+    """
+    limit = time.monotonic() + drain + LIVE_WITHIN
+    while time.monotonic() < limit:
+        try:
+            if client.health(_ANEW_WITHIN).get("server") != before:
+                return True
+        except LemonadeError:  # it is between its two lives
+            pass
+        time.sleep(_LOOK_EVERY)
+    return False
 
 
 def _no_server(server: ServerProcess, what: str) -> ServerUnreachable:

@@ -191,7 +191,8 @@ def _step(number: int, text: str) -> None:
 @contextmanager
 def _server(port: int, log: Path) -> Iterator[ServerProcess]:
     """A server that is gone when the block is, and its engine with it."""
-    server = start_server(port, log, tethered=True, extra=["--host", "127.0.0.1"])
+    extra = ["--host", "127.0.0.1", "--on-exit", "end"]
+    server = start_server(port, log, tethered=True, extra=extra)
     try:
         yield server
     except LemonadeError as error:

@@ -40,6 +40,9 @@ ENTRIES: Final = {
     "logs": Entry("lemonade.cli.logs:logs", "Print what an engine or the server said.", _SERVER),
     "incidents": Entry("lemonade.cli.incidents:incidents", "Show what failed, and why.", _SERVER),
     "stop": Entry("lemonade.cli.status:stop", "Stop the server and all it started.", _SERVER),
+    "restart": Entry(
+        "lemonade.cli.status:restart", "Restart the server; models stay loaded.", _SERVER
+    ),
     "list": Entry("lemonade.cli.listing:list_models", "List models.", _MODELS),
     "pull": Entry("lemonade.cli.pull:pull", "Download a model.", _MODELS),
     "downloads": Entry(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,11 @@ LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "fatal", "none")
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="How much is logged.")
 @click.option(
+    "--on-exit",
+    type=click.Choice(("end", "keep")),
+    help="What becomes of loaded models when the server ends. [env LEMONADE_ON_EXIT]",
+)
+@click.option(
     "-m", "--model", "models", multiple=True, metavar="MODEL", help="Load at start. Repeatable."
 )
 @pass_session
@@ -46,12 +52,14 @@ def serve(
     port: int | None,
     workers: int | None,
     log_level: str | None,
+    on_exit: str | None,
     models: tuple[str, ...],
 ) -> int:
     """Run the server in the foreground.
 
     Flags count for this run only; `lemonade config set` changes settings for good. Ctrl-C stops
-    the server and every engine it started.
+    the server and every engine it started, or leaves loaded models to the next server with
+    --on-exit keep. SIGHUP has it begin again, as `lemonade restart` does.
     """
     if port is None:
         port = session.port
@@ -63,6 +71,7 @@ def serve(
         port=port,
         workers=workers,
         log_level=log_level,
+        on_exit=on_exit,
         models=models,
     )
 
@@ -76,6 +85,7 @@ def run_foreground(
     workers: int | None = None,
     log_level: str | None,
     models: Sequence[str] = (),
+    on_exit: str | None = None,
 ) -> int:
     """Serve until a signal; the exit code. What is None is left to the settings."""
     run_server = _server()
@@ -88,6 +98,8 @@ def run_foreground(
         workers=workers,
         log_level=log_level,
         models=models,
+        on_exit=on_exit,
+        command=(sys.executable, *sys.orig_argv[1:]) if sys.executable else (),
         announce=lambda url: click.echo(f"Lemonade serves {url} - Ctrl-C stops it."),
     )
 

@@ -245,11 +245,38 @@ def stop(session: Session) -> int:
     from lemonade.cli.background import wait_until_gone
 
     address, client = session.address(), session.client()
-    client.shutdown()
+    kept = client.shutdown().get("kept") or []
     if not wait_until_gone(client):
         note(f"The server at {address.url} said that it stops, but still answers.")
         return 1
     out("Server stopped.")
+    if kept:
+        note(f"Left to the next server, loaded as they are: {', '.join(map(str, kept))}.")
+    return 0
+
+
+@click.command(cls=Command)
+@pass_session
+def restart(session: Session) -> int:
+    """Restart the server; models stay loaded.
+
+    The server begins again in the same process, as installed and configured now. Engines that
+    serve go on; answers under way get the time that the setting restart_drain_s says. Loads under
+    way are given up.
+    """
+    from lemonade.cli.background import wait_until_new
+
+    address, client = session.address(), session.client()
+    told = client.restart()
+    before = told.get("server") or {}
+    within = float(told.get("drain_s") or 0)
+    if not wait_until_new(client, before, within):
+        note(f"The server at {address.url} said that it restarts, and does not answer anew.")
+        return 1
+    out("Server restarted.")
+    for word, names in (("Still loaded", told.get("kept")), ("Ended", told.get("ended"))):
+        if names:
+            note(f"{word}: {', '.join(map(str, names))}.")
     return 0
 
 

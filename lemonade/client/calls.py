@@ -95,6 +95,10 @@ class LemonadeClient:
         """Unload everything and end the server; it is gone shortly after the reply."""
         return self._json("POST", "/internal/shutdown", timeout=_CHAT_WITHIN)
 
+    def restart(self) -> JsonObject:
+        """Have the server begin again; `server.since` of `health` changes when it has."""
+        return self._json("POST", "/internal/restart")
+
     def logs(
         self,
         model: str = "",

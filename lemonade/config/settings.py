@@ -142,6 +142,15 @@ class Settings(_Keys):
         "Seconds an engine may be silent before the request that waits for it fails.",
         gt=0,
     )
+    on_exit: Literal["end", "keep"] = _key(
+        "end",
+        "What becomes of engines when the server ends or is killed: `end` them, or `keep` those "
+        "that serve for the next server. It counts for engines started from then on.",
+        effect="at the next load",
+    )
+    restart_drain_s: float = _key(
+        30.0, "Seconds that answers may still take when the server restarts.", ge=0
+    )
     heartbeat_after_s: float = _key(
         10.0,
         "Seconds a streaming request waits in silence before its stream begins with comments that "

@@ -21,7 +21,7 @@ LemonadeError                      code, message, remedy, facts
 │                                  GarbledAnswer · AdapterRefused
 ├── RequestError                   MalformedRequest · WrongOperation · NotAuthorised
 │                                  ForbiddenOrigin · NotLoaded · NoSuchRoute
-│                                  UnknownIncident
+│                                  UnknownIncident · CannotRestart
 └── ServerUnreachable · ServerRefused · NoAnswer   (raised by the client room and the CLI)
 ```
 
@@ -486,6 +486,12 @@ class UnknownIncident(RequestError):
     """No record of such a failure is kept."""
 
     code = "unknown-incident"
+
+
+class CannotRestart(RequestError):
+    """Only who started the server can start it again."""
+
+    code = "cannot-restart"
 
 
 class ServerUnreachable(LemonadeError):

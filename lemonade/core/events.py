@@ -79,6 +79,25 @@ class ChildEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ChildAdopted(Event):
+    """A child that an earlier server has left running serves again."""
+
+    child: ChildId
+    name: str
+    pid: int
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildNotAdopted(Event):
+    """A child that was kept for us is not taken over. `reason` is the end of a sentence."""
+
+    child: ChildId
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class OrphanReaped(Event):
     """A process left by an earlier server was ended at our start."""
 

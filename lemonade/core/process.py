@@ -231,7 +231,7 @@ class ExitReport:
     """How a child ended.
 
     Attributes:
-        status: exit status, or `None` if a signal ended it or it never ran.
+        status: exit status, or `None` if a signal ended it, it never ran, or that is not known.
         signal: number of the signal that ended it, or `None`.
         lived: seconds from spawn to exit.
         expected: whether we had asked it to stop.
@@ -295,5 +295,6 @@ class ExitReport:
                 name = f"signal {self.signal}"
             return f"ended by {name} after {self.lived:.1f} s"
         if self.status is None:
-            return "never ran"
+            unknown = "nobody can say how: it was not our own process"
+            return f"ended after {self.lived:.1f} s, {unknown}" if self.lived else "never ran"
         return f"exited with status {self.status} after {self.lived:.1f} s"

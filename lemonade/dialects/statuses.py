@@ -48,6 +48,7 @@ STATUSES: Final[dict[type[e.LemonadeError], int]] = {
     e.NotLoaded: 404,
     e.NoSuchRoute: 404,
     e.UnknownIncident: 404,
+    e.CannotRestart: 409,
 }
 """A class that is not listed has the status of its nearest ancestor that is."""
 

@@ -7,7 +7,7 @@ aiohttp, unchanged. What two readers could understand in two ways is refused bef
 """
 
 from lemonade.front.listener import Listener
-from lemonade.front.sockets import bind
+from lemonade.front.sockets import adopted, bind
 from lemonade.front.workers import Workers
 
-__all__ = ["Listener", "Workers", "bind"]
+__all__ = ["Listener", "Workers", "adopted", "bind"]

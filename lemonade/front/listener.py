@@ -56,12 +56,19 @@ class Listener(Reception):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for server in self._servers:
-            server.close()
+        self.turn_away()
         await self.wind_up(self._seconds)
         await self._runner.cleanup()
         await self.relay.__aexit__(kind, error, trace)
         self.shut()
+
+    def turn_away(self) -> None:
+        """Take no more connections and no more requests; answers under way may go on."""
+        self.closing = True
+        for server in self._servers:
+            server.close()
+        for client in tuple(self.clients):
+            client.wind_up()
 
     async def listen(self, sockets: Sequence[socket.socket]) -> list[asyncio.Server]:
         """Accept connections there until the servers are closed, or this is left."""

@@ -21,6 +21,26 @@ def bind(host: str, port: int, workers: int) -> list[list[socket.socket]]:
     return _share(sockets, workers) if workers else [sockets]
 
 
+def adopted(sets: Sequence[Sequence[int]], *, wanted: bool) -> list[list[socket.socket]]:
+    """Sets that this process had in its former life; closed, and none, if they are not wanted."""
+    found: list[list[socket.socket]] = []
+    for descriptors in sets:
+        found.append([])
+        for descriptor in descriptors:
+            try:
+                one = socket.socket(fileno=descriptor)
+            except OSError:  # it is not what it was said to be
+                wanted = False
+                continue
+            one.settimeout(0)
+            found[-1].append(one)
+    if wanted:
+        return found
+    for one in (one for sockets in found for one in sockets):
+        one.close()
+    return []
+
+
 def _take(host: str, port: int) -> list[socket.socket]:
     """Listening sockets for a host; `localhost` is both loopbacks where both exist.
 

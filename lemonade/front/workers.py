@@ -93,6 +93,12 @@ class Workers(TaskOwner):
         for one in self._running.values():
             one.end(self._seconds)
 
+    def turn_away(self, seconds: float) -> None:
+        """Have them accept nothing more, and give answers under way so many seconds."""
+        self._closing.set()
+        for one in self._running.values():
+            one.end(seconds)
+
     def hurry(self) -> None:
         """Kill all of them: somebody is impatient."""
         self._closing.set()

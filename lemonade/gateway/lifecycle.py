@@ -1,15 +1,16 @@
-"""Load, unload, pin, health, and shutdown."""
+"""Load, unload, pin, health, restart and shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from typing import Any, Final
 
 from aiohttp import web
 
-from lemonade.core.errors import LemonadeError, MalformedRequest, NotLoaded
+from lemonade.core.errors import CannotRestart, LemonadeError, MalformedRequest, NotLoaded
 from lemonade.core.inference import JsonObject, ModelType
 from lemonade.core.progress import ProgressListener
 from lemonade.dialects import render_error, status_of
@@ -53,6 +54,7 @@ def lifecycle_routes() -> tuple[Route, ...]:
             statuses={NotLoaded: 400},
         ),
         Route("POST", "/internal/shutdown", shutdown, access=Access.ADMIN, prefixed=False),
+        Route("POST", "/internal/restart", restart, access=Access.ADMIN, prefixed=False),
     )
 
 
@@ -75,6 +77,7 @@ async def health(request: web.Request) -> web.Response:
         {
             "status": "ok",
             "version": parts.version,
+            "server": {"pid": os.getpid(), "since": parts.began},
             "telemetry": {"enabled": False},
             "model_loaded": recent.served_name if recent else None,
             "all_models_loaded": [
@@ -136,6 +139,8 @@ def describe_resident(resident: Resident) -> dict[str, Any]:
         "is_streaming": resident.streams > 0,
         "active_requests": resident.leases,
         "last_use": int(resident.last_use * 1000),
+        "since": round(resident.since, 3),
+        "adopted": resident.adopted,
     }
     if resident.adapters:
         row["adapters"] = [name for name, one in resident.adapters.items() if not one.problem]
@@ -242,11 +247,35 @@ async def pin(request: web.Request) -> web.Response:
 
 
 async def shutdown(request: web.Request) -> web.Response:
-    """End all engines, answer, and then end the server."""
+    """End all engines that are not kept, answer, and then end the server."""
     parts = parts_of(request)
     try:
         await parts.pool.close()
     finally:
         # Also for a client that does not wait for it: a closed pool serves nobody any more.
         parts.shutdown.set()
-    return json_response({"status": "shutting down"})
+    return json_response({"status": "shutting down", "kept": sorted(parts.pool.left)})
+
+
+async def restart(request: web.Request) -> web.Response:
+    """Answer, and begin again in the same process; engines that serve go on."""
+    parts = parts_of(request)
+    if parts.restart is None:
+        raise CannotRestart(
+            "This server cannot begin again by itself: another program has it running.",
+            remedy="End it and start it again.",
+        )
+    residents = parts.pool.residents()
+    serving = [one.served_name for one in residents if one.phase is Phase.SERVING]
+    others = [one.served_name for one in residents if one.phase is not Phase.SERVING]
+    parts.restart.set()
+    parts.shutdown.set()
+    return json_response(
+        {
+            "status": "restarting",
+            "server": {"pid": os.getpid(), "since": parts.began},
+            "kept": sorted(serving),
+            "ended": sorted(others),
+            "drain_s": parts.configuration.settings.restart_drain_s,
+        }
+    )

@@ -30,6 +30,8 @@ class Parts:
         journal: what engines print and the server logs.
         rescan: look again at the operator's own model directory; call it off the loop.
         shutdown: set it and the server ends.
+        restart: set it before and the server begins again; `None` where it cannot.
+        began: when the server began, in seconds of the epoch.
         crew: the workers beside this process.
     """
 
@@ -62,6 +64,8 @@ class Parts:
     journal: Journal
     rescan: Callable[[], None]
     shutdown: asyncio.Event
+    restart: asyncio.Event | None
+    began: float
     crew: Crew = field(default_factory=Crew)
 
 

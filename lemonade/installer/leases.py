@@ -35,6 +35,15 @@ def lease(bundle: Bundle) -> VersionLease | None:
         return None
 
 
+def lease_again(lock: Path) -> VersionLease | None:
+    """The same for a version that an engine runs already, by the file that was leased before."""
+    claim = FileLock(lock, shared=True, existing=True)
+    try:
+        return claim if claim.acquire() else None
+    except BadConfigFile:
+        return None
+
+
 def in_use(root: Path) -> bool:
     """Whether a running engine holds the version in a folder."""
     return any(_is_held(file) for file in _files(root))

@@ -2,6 +2,7 @@
 
 from lemonade.residency.adapter_fetching import AdapterFetching, as_model
 from lemonade.residency.adapters import Change, Effect, Fitter
+from lemonade.residency.adopting import Adopter
 from lemonade.residency.availability import Availability
 from lemonade.residency.awake import Awake, at_work
 from lemonade.residency.canary import Canary
@@ -10,6 +11,7 @@ from lemonade.residency.counters import scrape
 from lemonade.residency.explaining import Explanation, explain, shown, words_of
 from lemonade.residency.failures import Failures
 from lemonade.residency.incidents import Incidents
+from lemonade.residency.keeper import Keeper
 from lemonade.residency.learning import Learner
 from lemonade.residency.loading import Loader, LoaderParts, LoadPlan, log_file_of
 from lemonade.residency.local import LocalPlacement
@@ -25,6 +27,7 @@ from lemonade.residency.wishes import LoadRequest
 
 __all__ = [
     "AdapterFetching",
+    "Adopter",
     "Availability",
     "Awake",
     "Canary",
@@ -38,6 +41,7 @@ __all__ = [
     "Fitter",
     "Incidents",
     "Instance",
+    "Keeper",
     "Learner",
     "Lease",
     "LoadPlan",

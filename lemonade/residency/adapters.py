@@ -252,6 +252,7 @@ class Fitter(TaskOwner):
         new = replace(new, handle=handle)
         await tell(lease.instance, recipe, new)
         resident.adapters[new.adapter.name] = new
+        self._pool.touch()
         if old is not None and not old.problem:
             await self._forget(lease, old)
 
@@ -284,6 +285,7 @@ class Fitter(TaskOwner):
                 return Change(Effect.SCALE_ONLY, None, loaded=False, message=said)
             if there is not None:
                 del lease.resident.adapters[name]
+                self._pool.touch()
                 if not there.problem:
                     await self._forget(lease, there)
             said = f"The running engine has forgotten {whole}."

@@ -8,7 +8,7 @@ begun is told when it begins, and one that is ending is left to end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import field
 
 from lemonade.core.process import StartStep
@@ -25,6 +25,7 @@ class Attempt:
     Attributes:
         resident: what is loaded.
         evicted: who had to leave before it was certain that this succeeds; loaded again if not.
+        victims: who leaves when it is ready.
         listeners: told how downloads and installation go on.
         kept: goes on even if nobody waits for it.
         port: where its engine listens, once there is one.
@@ -33,6 +34,7 @@ class Attempt:
 
     resident: Resident
     evicted: list[Resident] = field(default_factory=list)
+    victims: list[Resident] = field(default_factory=list)
     listeners: list[ProgressListener] = field(default_factory=list)
     kept: bool = False
     port: PortLease | None = None
@@ -87,3 +89,7 @@ class Attempt:
     def _pass_on(self, progress: Progress) -> None:
         for listener in tuple(self.listeners):
             listener(progress)
+
+
+Arrive = Callable[[Attempt], Awaitable[None]]
+"""Returns when the engine of an attempt may be used."""

@@ -26,6 +26,11 @@ class Holding:
     version: VersionLease | None = None
 
     @property
+    def lock(self) -> str:
+        """The file that stands for the version; empty if it is not ours to remove."""
+        return "" if self.version is None else str(self.version.path)
+
+    @property
     def endpoint(self) -> Endpoint:
         """Where the engine is to listen."""
         return self.port.endpoint

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable
 
 from lemonade.core.errors import SpawnFailed, WouldNotDie
+from lemonade.core.inference import JsonObject
 from lemonade.core.logs import LogRecord
 from lemonade.core.process import DeviceHold, Endpoint, ExitReport, ProcessSpec, StartStep
 from lemonade.core.records import dataclass
 from lemonade.residency.placement import Instance, PortLease
-from lemonade.supervisor import Child, Phase, Supervisor
+from lemonade.supervisor import Child, Heir, Phase, Probe, Supervisor
 from lemonade.supervisor import PortLease as SupervisorPortLease
 from lemonade.upstream import Upstream, http_probe
 
@@ -36,9 +37,10 @@ class LocalPort:
 class LocalInstance:
     """A supervised child with its connections."""
 
-    def __init__(self, child: Child, upstream: Upstream) -> None:
+    def __init__(self, child: Child, upstream: Upstream, api_key: str) -> None:
         self._child = child
         self._upstream = upstream
+        self._api_key = api_key
 
     @property
     def spec(self) -> ProcessSpec:
@@ -110,6 +112,17 @@ class LocalInstance:
             log.error("%s", error)
             return await self._child.ended()
 
+    async def keep(self, facts: JsonObject | None) -> None:
+        """With its key, which only we know."""
+        await self._child.keep(facts and {**facts, "api_key": self._api_key})
+
+    async def stay(self, why: str, *, hand_over: bool) -> bool:
+        """Close its connections; the supervisor does not end it."""
+        stays = self._child.stay(hand_over=hand_over)
+        if stays:
+            await self._upstream.aclose(why)
+        return stays
+
     def tail(self, lines: int) -> tuple[str, ...]:
         """The last lines of its output."""
         return self._child.tail(lines)
@@ -141,12 +154,31 @@ class LocalPlacement:
 
     async def start(self, spec: ProcessSpec, *, api_key: str) -> Instance:
         """Spawn it; see `Placement.start`."""
-        probe = http_probe(
-            spec.endpoint,
-            spec.probe.path,
-            api_key=api_key,
-            timeout=spec.probe.timeout,
-            dead_status=spec.probe.dead_status,
-        )
-        child = await self._supervisor.start(spec, probe)
-        return LocalInstance(child, Upstream(spec.endpoint, api_key=api_key))
+        child = await self._supervisor.start(spec, _probe(spec, api_key))
+        return LocalInstance(child, Upstream(spec.endpoint, api_key=api_key), api_key)
+
+    async def adopt(
+        self, heir: Heir, spec: ProcessSpec, *, api_key: str
+    ) -> tuple[Instance, PortLease]:
+        """Look after an engine that an earlier server has started; it may not be well.
+
+        Raises:
+            ShuttingDown: the supervisor is on its way out.
+        """
+        child, port = await self._supervisor.adopt(heir, spec, _probe(spec, api_key))
+        upstream = Upstream(spec.endpoint, api_key=api_key)
+        return LocalInstance(child, upstream, api_key), LocalPort(port)
+
+    async def decline(self, heir: Heir, reason: str) -> None:
+        """End such an engine, which is of no use."""
+        await self._supervisor.decline(heir, reason)
+
+
+def _probe(spec: ProcessSpec, api_key: str) -> Probe:
+    return http_probe(
+        spec.endpoint,
+        spec.probe.path,
+        api_key=api_key,
+        timeout=spec.probe.timeout,
+        dead_status=spec.probe.dead_status,
+    )

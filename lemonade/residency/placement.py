@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from lemonade.core.inference import JsonObject
 from lemonade.core.logs import LogRecord
 from lemonade.core.process import DeviceHold, Endpoint, ExitReport, ProcessSpec, StartStep
 from lemonade.upstream import Upstream
@@ -81,6 +82,19 @@ class Instance(Protocol):
 
     async def stop(self, *, now: bool = False) -> ExitReport:
         """Close its connections, end it, and return when nothing of it is left. Idempotent."""
+        ...
+
+    async def keep(self, facts: JsonObject | None) -> None:
+        """What the next server has to know to use it; `None` if it is to be ended with us."""
+        ...
+
+    async def stay(self, why: str, *, hand_over: bool) -> bool:
+        """Close its connections and have it go on when the server ends; whether it can.
+
+        Args:
+            why: what those are told who still wait for an answer.
+            hand_over: whether this process goes on as another program.
+        """
         ...
 
     def tail(self, lines: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from lemonade.catalog import ModelRegistry
@@ -27,7 +27,7 @@ from lemonade.core.process import ExitReport
 from lemonade.core.progress import ProgressListener
 from lemonade.jobs import TaskOwner
 from lemonade.planning import EvictionPlan
-from lemonade.residency.attempt import Attempt
+from lemonade.residency.attempt import Arrive, Attempt
 from lemonade.residency.beside import with_others
 from lemonade.residency.circuit import Failing
 from lemonade.residency.claims import Claims
@@ -35,11 +35,11 @@ from lemonade.residency.failures import Failures
 from lemonade.residency.fitted import expected
 from lemonade.residency.forecast import forecast, same
 from lemonade.residency.loading import Ingredients, Loader, LoadPlan
-from lemonade.residency.placement import Instance, PortLease
+from lemonade.residency.placement import PortLease
 from lemonade.residency.resident import Lease, Phase, Resident
 from lemonade.residency.residents import Residents
 from lemonade.residency.revival import Pause, Revivals
-from lemonade.residency.starting import start_ready
+from lemonade.residency.starting import rest, start_ready, vet
 from lemonade.residency.wellness import HangPolicy
 from lemonade.residency.wishes import LoadRequest
 
@@ -56,9 +56,13 @@ class Pool(TaskOwner):
     """Owns every resident. An async context manager: leaving it ends all engines, in parallel.
 
     Made by the composition root after the supervisor, and ended before it.
+
+    Attributes:
+        left: models whose engines go on without us, since `close`.
+        touch: says that something of a resident has changed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything it is made of
         self,
         *,
         registry: ModelRegistry,
@@ -69,6 +73,7 @@ class Pool(TaskOwner):
         linger: float = LINGER,
         pause: Pause = asyncio.sleep,
         hang: Callable[[], HangPolicy] = HangPolicy,
+        keep: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self._registry = registry
@@ -78,14 +83,22 @@ class Pool(TaskOwner):
         self._failures = failures
         self._pause = pause
         self._residents = Residents(self._tasks, bus, self._ended, hang)
+        self.touch = self._residents.pulse
         self._max_per_type = max_per_type
+        self._keep = keep
         self._claims = Claims(self._residents, max_per_type)
         self._revivals = Revivals(self._tasks, self._load_again, failures.wait, pause)
         self._attempts: dict[Resident, Attempt] = {}
         self._closed = False
+        self.left: tuple[str, ...] = ()
 
     async def _end_all(self) -> None:
         await self.close()
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set when a resident has come, gone or changed after this was asked for."""
+        return self._residents.changed
 
     # ---- what others ask
 
@@ -100,6 +113,7 @@ class Pool(TaskOwner):
         spec = self._registry.resolve(name)
         key = spec.canonical_name
         while True:
+            self._check_open()
             if (ready := self.warm(key)) is not None:
                 return Lease(ready)
             pending = self._residents.loading.get(key)
@@ -175,6 +189,7 @@ class Pool(TaskOwner):
             LemonadeError: it is refused or failed; the model that ran before still runs.
         """
         spec = self._registry.resolve(name)
+        await self._residents.arrival(spec.canonical_name)
         self._check_open()
         plan = self._loader.plan(spec, self._registry.public_name(spec), request)
         await self._loader.vet(plan)  # before another load of it has to give way
@@ -185,8 +200,7 @@ class Pool(TaskOwner):
         resident.kept = resident.kept or keep
         attempt = self._attempts.get(resident)
         if request.pinned is not None:
-            resident.pinned = request.pinned
-            self._residents.pulse()
+            self._residents.pin(resident, pinned=request.pinned)
         if attempt is None:
             await self._wait(resident)
         else:
@@ -214,6 +228,21 @@ class Pool(TaskOwner):
         pending = self._begin(plan, request)
         self._attempts[pending].kept = True
         await self._wait(pending)
+
+    def take_in(self, resident: Resident, port: PortLease, arrive: Arrive) -> None:
+        """Have a resident whose engine runs already.
+
+        Args:
+            resident: as it was, with its engine.
+            port: where that listens.
+            arrive: returns when it may be used.
+        """
+        # Who waits for it, and in vain, has it loaded.
+        resident.claims = resident.superseded = True
+        self._residents.loading[resident.key] = resident
+        attempt = self._attempts[resident] = Attempt(resident, kept=True, port=port)
+        name = f"take over {resident.served_name}"
+        self._tasks.create_task(self._attempt(attempt, lambda: arrive(attempt)), name=name)
 
     async def unload(self, name: str) -> None:
         """Drain a model, end its engine, and return when nothing of it is left.
@@ -263,11 +292,7 @@ class Pool(TaskOwner):
         resident = self.find(name)
         if resident is None:
             raise NotLoaded(f"{name} is not loaded.", remedy="`lemonade ps` shows what is.")
-        resident.pinned = pinned
-        successor = self._residents.loading.get(resident.key)
-        if successor is not None:
-            successor.pinned = pinned
-        self._residents.pulse()
+        self._residents.pin(resident, pinned=pinned)
 
     def find(self, name: str) -> Resident | None:
         """The serving resident of that name, if there is one."""
@@ -279,8 +304,7 @@ class Pool(TaskOwner):
             key = self._registry.resolve(name).canonical_name
         except LemonadeError:
             return "waiting"
-        loading = self._residents.loading.get(key)
-        return f"loading: {loading.step}" if loading is not None else "waiting for the engine"
+        return self._residents.step_of(key)
 
     def residents(self) -> tuple[Resident, ...]:
         """Everything that holds or is about to hold memory: serving, loading, draining."""
@@ -295,13 +319,21 @@ class Pool(TaskOwner):
         """The serving resident used last."""
         return self._residents.most_recent
 
-    async def close(self) -> None:
-        """Take no more requests; end all engines at once, without waiting for their requests."""
+    async def close(self, *, hand_over: bool = False, drain: float = 0.0) -> None:
+        """Take no more requests; end all engines that do not go on without us.
+
+        Args:
+            hand_over: every engine that serves is to go on, since this process becomes another
+                server; otherwise those do that may, if the server is to keep them.
+            drain: seconds that answers of those may take. Others are ended at once.
+        """
         self._closed = True
         self._revivals.call_off(lambda _: True)
         loading = tuple(self._attempts)
         for attempt in self._attempts.values():
             attempt.call_off("the server is shutting down")
+        if hand_over or self._keep():
+            self.left += await self._residents.leave(hand_over=hand_over, drain=drain)
         for resident in tuple(self._residents.serving.values()):
             self._residents.retire(resident, "the server is shutting down")
         leaving = tuple(self._residents.draining)
@@ -316,9 +348,7 @@ class Pool(TaskOwner):
 
     def hurry(self) -> None:
         """Kill all engines at once; `close` is under way and somebody is impatient."""
-        for resident in self._residents.everybody():
-            if resident.instance is not None:
-                self._tasks.create_task(_kill(resident.instance))
+        self._residents.kill()
 
     # ---- waiting
 
@@ -437,25 +467,31 @@ class Pool(TaskOwner):
         self._residents.loading[resident.key] = resident
         attempt = self._attempts[resident] = Attempt(resident)
         self._bus.publish(LoadBegan(plan.served_name))
-        self._tasks.create_task(self._load(attempt, plan), name=f"load {plan.served_name}")
+        work = self._attempt(attempt, lambda: self._load(attempt, plan))
+        self._tasks.create_task(work, name=f"load {plan.served_name}")
         return resident
 
     async def _load(self, attempt: Attempt, plan: LoadPlan) -> None:
-        """One load from plan to lease. Ends in a state, never in an exception."""
+        """From plan to an engine that is ready."""
+        resident = attempt.resident
+        resident.step = "fetching"
+        ingredients = await self._loader.ingredients(plan, attempt.tell)
+        # A command line that cannot be must show before anybody has to leave.
+        await vet(self._loader, resident, plan, ingredients)
+        await rest(self._loader, self._failures, self._pause, attempt, plan)
+        victims = await self._make_room(attempt, plan, ingredients)
+        ingredients = await with_others(plan, ingredients, self.residents())
+        if ingredients.held:
+            await vet(self._loader, resident, plan, ingredients)
+        await start_ready(self._loader, attempt, plan, ingredients)
+        attempt.victims = self._claims.confirmed(resident, victims)
+
+    async def _attempt(self, attempt: Attempt, work: Callable[[], Awaitable[None]]) -> None:
+        """One load from wish to lease. Ends in a state, never in an exception."""
         resident = attempt.resident
         try:
             attempt.begin()
-            resident.step = "fetching"
-            ingredients = await self._loader.ingredients(plan, attempt.tell)
-            # A command line that cannot be must show before anybody has to leave.
-            await self._vet(resident, plan, ingredients)
-            await self._rest(attempt, plan)
-            victims = await self._make_room(attempt, plan, ingredients)
-            ingredients = await with_others(plan, ingredients, self.residents())
-            if ingredients.held:
-                await self._vet(resident, plan, ingredients)
-            await start_ready(self._loader, attempt, plan, ingredients)
-            victims = self._claims.confirmed(resident, victims)
+            await work()
         except asyncio.CancelledError:
             # Cancelled by us, for a reason that the waiters are told; so it ends here.
             await self._give_up(attempt, self._cancelled(resident))
@@ -467,23 +503,7 @@ class Pool(TaskOwner):
             await self._give_up(attempt, broken)
         else:
             assert attempt.port is not None
-            self._settle(resident, victims, attempt.port)
-
-    async def _rest(self, attempt: Attempt, plan: LoadPlan) -> None:
-        """Wait out the pause after failures, unless somebody insists."""
-        resident = attempt.resident
-        resident.fingerprint = self._loader.fingerprint(plan)
-        seconds = self._failures.wait(resident.fingerprint)
-        if seconds > 0 and not attempt.insisted:
-            resident.step = "resting after a failure"
-            await self._pause(seconds)
-
-    async def _vet(self, resident: Resident, plan: LoadPlan, ingredients: Ingredients) -> None:
-        """Look at the command line, and keep what whoever asked for it should know."""
-        told = await self._loader.vet(plan, ingredients.bundle)
-        known, resident.notices = resident.notices, (*self._loader.check(plan, ingredients), *told)
-        for notice in set(resident.notices).difference(known):
-            log.info("%s: %s", resident.served_name, notice)
+            self._settle(resident, attempt.victims, attempt.port)
 
     async def _make_room(
         self, attempt: Attempt, plan: LoadPlan, ingredients: Ingredients
@@ -578,7 +598,3 @@ class Pool(TaskOwner):
     def _check_open(self) -> None:
         if self._closed:
             raise ShuttingDown("The server is shutting down.", remedy="Try again in a moment.")
-
-
-async def _kill(instance: Instance) -> None:
-    await instance.stop(now=True)

@@ -25,7 +25,7 @@ from lemonade.core.process import ExitReport
 from lemonade.core.records import dataclass
 from lemonade.planning import EffectiveOptions
 from lemonade.residency.fitted import Fitted
-from lemonade.residency.placement import Instance
+from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.wishes import LoadRequest
 from lemonade.upstream import Upstream
 
@@ -71,6 +71,9 @@ class Resident:
         settled: done when the load ended; raises the load's error to every waiter.
         gone: set when nothing of it is left.
         report: how its engine ended, if it had one.
+        held: its port and version while it serves.
+        adopted: whether its engine was started by an earlier server.
+        since: when it began to serve, in seconds of the epoch; 0 before that.
         last_use: monotonic seconds of the last lease's begin or end.
     """
 
@@ -106,6 +109,9 @@ class Resident:
     metrics_seen_at: float = 0.0
     lost: int = 0
     notices: tuple[str, ...] = ()
+    held: PortLease | None = None
+    adopted: bool = False
+    since: float = 0.0
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)

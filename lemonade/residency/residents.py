@@ -17,6 +17,7 @@ from lemonade.core.events import ModelLoaded, ModelRetiring, ModelUnloaded
 from lemonade.core.process import ExitReport
 from lemonade.jobs import outliving
 from lemonade.residency.counters import progress_of, scrape
+from lemonade.residency.keeping import facts_of
 from lemonade.residency.placement import Instance, PortLease
 from lemonade.residency.policies import patience_with
 from lemonade.residency.resident import Phase, Resident
@@ -63,6 +64,7 @@ class Residents:
         self.leaving: list[Leaving] = []
         """Told synchronously when a resident grants no more leases, before anybody acts on it; and
         again when nothing of it is left."""
+        self._followers: dict[Resident, tuple[asyncio.Task[None], asyncio.Task[None]]] = {}
 
     def everybody(self) -> tuple[Resident, ...]:
         """Serving first, then loading, then draining."""
@@ -78,6 +80,11 @@ class Residents:
         """The serving resident used last."""
         return max(self.serving.values(), key=lambda r: r.last_use, default=None)
 
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set when anybody has come, gone or changed after this was asked for."""
+        return self._changed
+
     async def change(self) -> None:
         """Return when anybody has come, gone or changed."""
         await self._changed.wait()
@@ -87,21 +94,77 @@ class Residents:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def pin(self, resident: Resident, *, pinned: bool) -> None:
+        """Never evict it, or whoever takes its place; or do again."""
+        resident.pinned = pinned
+        successor = self.loading.get(resident.key)
+        if successor is not None:
+            successor.pinned = pinned
+        self.pulse()
+
+    def step_of(self, key: str) -> str:
+        """What a request for that model is waiting for, in a few words."""
+        loading = self.loading.get(key)
+        return f"loading: {loading.step}" if loading is not None else "waiting for the engine"
+
+    async def arrival(self, key: str) -> None:
+        """Wait for an engine that is being taken over to serve, or to have come to nothing."""
+        while (coming := self.loading.get(key)) is not None and coming.adopted:
+            await coming.settled.wait()
+
     def serve(self, resident: Resident, port: PortLease) -> None:
         """From now on leases are granted. No await in here: nobody sees half of it."""
         resident.phase = Phase.SERVING
         resident.step = "ready"
         resident.last_use = time.monotonic()
+        resident.since = resident.since or time.time()
+        resident.held = port
         self.serving[resident.key] = resident
         resident.settled.set()
-        self._tasks.create_task(self._watch(resident, port), name=f"watch {resident.served_name}")
-        name = f"guard {resident.served_name}"
-        self._tasks.create_task(outliving(lambda: self._guard(resident), name), name=name)
-        took = time.monotonic() - resident.created
-        assert resident.backend is not None
-        log.info("%s: loaded in %.1f s", resident.served_name, took)
-        self._bus.publish(ModelLoaded(resident.served_name, resident.backend.backend_id, took))
+        name = resident.served_name
+        watch = self._tasks.create_task(self._watch(resident, port), name=f"watch {name}")
+        guard = outliving(lambda: self._guard(resident), f"guard {name}")
+        self._followers[resident] = (watch, self._tasks.create_task(guard, name=f"guard {name}"))
+        watch.add_done_callback(lambda _: self._followers.pop(resident, None))
+        if not resident.adopted:
+            took = time.monotonic() - resident.created
+            assert resident.backend is not None
+            log.info("%s: loaded in %.1f s", name, took)
+            self._bus.publish(ModelLoaded(name, resident.backend.backend_id, took))
         self.pulse()
+
+    def kill(self) -> None:
+        """End all engines at once, without waiting for that."""
+        for resident in self.everybody():
+            if resident.instance is not None:
+                self._tasks.create_task(_kill(resident.instance))
+
+    async def leave(self, *, hand_over: bool, drain: float) -> tuple[str, ...]:
+        """Have the engines that can go on without us do so; whose. The others still serve.
+
+        Args:
+            hand_over: whether this process goes on as another program.
+            drain: seconds that answers may take.
+        """
+        why = "is restarting" if hand_over else "has ended"
+        why = f"The server {why} and has cut off the answer. Ask again."
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain):
+                for resident in tuple(self.serving.values()):
+                    await resident.idle.wait()
+        left = []
+        for resident in tuple(self.serving.values()):
+            instance, facts = resident.instance, facts_of(resident)
+            if instance is None or facts is None:
+                continue
+            await instance.keep(facts)
+            if await instance.stay(why, hand_over=hand_over):
+                log.info("%s: its engine goes on without us", resident.served_name)
+                for task in (followers := self._followers[resident]):
+                    task.cancel()
+                await asyncio.wait(followers)
+                left.append(resident.served_name)
+        return tuple(left)
 
     def retire(self, resident: Resident, why: str) -> None:
         """Grant no more leases; end its engine when the running requests have finished."""
@@ -213,3 +276,7 @@ class Residents:
 
 def _is_old(resident: Resident) -> bool:
     return time.time() - resident.metrics_seen_at > _METRICS_EVERY
+
+
+async def _kill(instance: Instance) -> None:
+    await instance.stop(now=True)

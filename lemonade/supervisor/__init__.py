@@ -4,6 +4,7 @@ from lemonade.supervisor.child import Child
 from lemonade.supervisor.delegation import Delegation, find_delegation
 from lemonade.supervisor.health import Probe
 from lemonade.supervisor.helper import Helper
+from lemonade.supervisor.inheritance import Heir
 from lemonade.supervisor.inhibitor import Inhibitor
 from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
 from lemonade.supervisor.journal import Follower, Journal, JournalHandler
@@ -12,11 +13,19 @@ from lemonade.supervisor.ports import PortLease
 from lemonade.supervisor.processes import Identity, ask_for_parent_death_signal, identity_of
 from lemonade.supervisor.reaper import Account, foretell, reap_ledger
 from lemonade.supervisor.states import Phase
+from lemonade.supervisor.succession import (
+    Estate,
+    begin_again,
+    hold_signals,
+    inherit,
+    release_signals,
+)
 from lemonade.supervisor.supervisor import Supervisor
 
 __all__ = [
-    "Account", "Child", "Delegation", "Follower", "Helper", "Identity", "Inhibitor", "Journal",
-    "JournalHandler", "LastResort", "LedgerEntry", "Phase", "PortLease", "Probe", "Supervisor",
-    "ask_for_parent_death_signal", "find_delegation", "foretell", "identity_of",
-    "inspect_ledger", "reap_ledger",
+    "Account", "Child", "Delegation", "Estate", "Follower", "Heir", "Helper", "Identity",
+    "Inhibitor", "Journal", "JournalHandler", "LastResort", "LedgerEntry", "Phase",
+    "PortLease", "Probe", "Supervisor", "ask_for_parent_death_signal", "begin_again",
+    "find_delegation", "foretell", "hold_signals", "identity_of", "inherit", "inspect_ledger",
+    "reap_ledger", "release_signals",
 ]  # fmt: skip

@@ -20,29 +20,30 @@ from typing import Final
 from lemonade.core import events
 from lemonade.core.errors import LemonadeError, SpawnFailed
 from lemonade.core.ids import ChildId
+from lemonade.core.inference import JsonObject
 from lemonade.core.logs import LogRecord
 from lemonade.core.process import FOREIGN_SERVER, ExitReport, ProcessSpec, StartStep
-from lemonade.supervisor.diagnosis import LOOKED_AT_LINES, verdict
+from lemonade.supervisor.diagnosis import LOOKED_AT_LINES
+from lemonade.supervisor.ending import End
 from lemonade.supervisor.entry import Entry
 from lemonade.supervisor.failures import log_end, not_ready, will_not_die
 from lemonade.supervisor.health import HealthWatch, Probe
 from lemonade.supervisor.holding import Holdings
-from lemonade.supervisor.kernel import Testimony, Witness
+from lemonade.supervisor.inheritance import Heir
+from lemonade.supervisor.keeping import Keeping
+from lemonade.supervisor.kernel import Witness
 from lemonade.supervisor.kin import Family
-from lemonade.supervisor.ledger import Record
-from lemonade.supervisor.logfile import LogFile, LogWriter
-from lemonade.supervisor.logs import Output, PipeReader
 from lemonade.supervisor.processes import ProcessFacts
-from lemonade.supervisor.spawn import Ending, Spawned
+from lemonade.supervisor.spawn import Process
 from lemonade.supervisor.states import Action, ChildState, Phase, Signal, Step, begin, transition
-from lemonade.supervisor.stopping import Swept, sweep
+from lemonade.supervisor.stopping import sweep
 from lemonade.supervisor.strangers import Strangers
 from lemonade.supervisor.surroundings import Surroundings
-from lemonade.supervisor.vigil import AT_WORK, Steps, Vigil
+from lemonade.supervisor.vigil import AT_WORK, Vigil
+from lemonade.supervisor.voice import Voice
 
 log = logging.getLogger(__name__)
 
-_LAST_LINES: Final = 30
 _ORPHAN_GRACE: Final = 2.0
 """Most seconds that descendants of a crashed child get to end: nobody uses them any more."""
 _SIDE_LIMIT: Final = 5.0
@@ -50,6 +51,8 @@ _SIDE_LIMIT: Final = 5.0
 _ABANDON_LIMIT: Final = 0.5
 """Most seconds that the loop is held up for a killed process when its task is torn down."""
 _INBOX: Final = 64
+_WELL_WITHIN: Final = 30.0
+"""Most seconds that one which was taken over may take to say that it is well."""
 
 
 class Child:
@@ -62,6 +65,9 @@ class Child:
         id: which run of which child.
         spec: what it was started from.
         started_at: when, in seconds of the epoch.
+        adopted: whether an earlier server has started it.
+        stays: whether it is left alone when its supervisor is left.
+        pipe: then, the reading end of its pipe, to be handed to who comes after us.
     """
 
     def __init__(
@@ -69,37 +75,33 @@ class Child:
         child: ChildId,
         spec: ProcessSpec,
         probe: Probe,
-        spawned: Spawned,
+        spawned: Process,
         around: Surroundings,
+        heir: Heir | None = None,
     ) -> None:
         self.id = child
         self.spec = spec
-        self.started_at = time.time()
+        self.started_at = time.time() if heir is None else heir.started_at
+        self.adopted = heir is not None
         self._around = around
         self._spawned = spawned
-        self._family = Family(spawned.identity, spawned.pipe_inode, child, spawned.leaf)
-        self._output = Output(
-            spec.name,
-            spec.secrets,
-            to_file=spec.log_file is not None,
-            pid=spawned.pid,
-            rules=spec.levels,
-            journal=around.journal,
+        self._family = Family(
+            spawned.identity,
+            spawned.mark,
+            child,
+            spawned.leaf,
+            known=heir.record.descendants if heir is not None else (),
+            executables=heir.record.executables if heir is not None else (),
         )
-        self._pipe = PipeReader(spawned.output, self._output)
-        self._writer = (
-            LogWriter(self._output, LogFile(spec.log_file), around.beside)
-            if spec.log_file is not None
-            else None
+        self._voice = Voice(
+            spec, spawned, around, self._progressed, heir.recalled if heir is not None else b""
         )
-        self._steps = Steps(spec.probe.milestones, self._progressed)
-        self._output.heed = self._steps.heed if spec.probe.milestones else None
+        self._output, self._steps = self._voice.output, self._voice.steps
+        self._keeping = Keeping(self.id, spawned, around, self.started_at)
         self.holdings = Holdings(self._family, around.devices, around.beside)
         self._vigil = Vigil(spec.probe, self.holdings, lambda: self._output.printed_bytes)
-        self._stalled = False
-        self._given_up, self._given_up_for = "", ""
         self._heed_step: Callable[[StartStep], None] | None = None
-        self._entry = Entry(around.ledger, around.beside, self._record)
+        self._entry = Entry(around, child, spec, spawned, self._family)
         self._strangers = Strangers(spec, self._family, around.beside, self.give_up)
         self._health = HealthWatch(
             spec.probe, probe, self._strangers.answer, around.watch_interval, self.give_up
@@ -107,19 +109,18 @@ class Child:
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[Signal] = asyncio.Queue(_INBOX)
         self._state: ChildState = begin().state
-        self._born = self._loop.time()
-        self._deadline: float | None = self._born + spec.probe.ready_within
+        now, within = self._loop.time(), spec.probe.ready_within
+        self._born = now - max(0.0, time.time() - self.started_at)
+        self._deadline: float | None = now + (min(within, _WELL_WITHIN) if heir else within)
         self._died_at: float | None = None
         self._ask_until = 0.0
         self._give_up_at: float | None = None
-        self._ending: Ending | None = None
+        self._end = End()
         self._report: ExitReport | None = None
-        self._swept = Swept()
         self._witness: Witness | None = None
-        self._testimony = Testimony()
+        self.stays = False
+        self.pipe: int | None = None
         self._stop_wanted = False
-        self._told_to_end = False
-        self._too_late = False
         self._was_ready = False
         self._sweeping = False
         self._record_error: LemonadeError | None = None
@@ -186,9 +187,9 @@ class Child:
         raise not_ready(
             self.spec,
             await self.ended(),
-            too_late=self._too_late,
+            too_late=self._end.too_late,
             was_ready=self._was_ready,
-            stalled=self._stalled,
+            stalled=self._end.stalled,
             step=self.step,
         )
 
@@ -242,16 +243,44 @@ class Child:
     def give_up(self, why: str, word: str) -> None:
         """Kill it although it lives: it is of no use. The word is for programs."""
         serves = self._state.phase in (Phase.READY, Phase.UNHEALTHY)
-        if self._given_up or not (serves or word == FOREIGN_SERVER):
+        if self._end.given_up or not (serves or word == FOREIGN_SERVER):
             return
-        self._given_up, self._given_up_for = why, word
+        self._end.given_up, self._end.given_up_for = why, word
         log.warning("%s is given up: %s", self.spec.name, why)
         self._hurry.set()
         # Unhealthy, then to be ended, then to be ended at once.
         for signal in (Signal.PROBE_FAILED, Signal.DEADLINE, Signal.DEADLINE):
             self._tell(signal)
 
+    async def keep(self, facts: JsonObject | None) -> None:
+        """What the next server needs to know to take it over; `None` if it is to be ended."""
+        await self._keeping.put(facts)
+
+    def stay(self, *, hand_over: bool) -> bool:
+        """Have it left alone when the supervisor is left; whether that is possible.
+
+        Args:
+            hand_over: whether this process goes on as another program, with its pipes.
+        """
+        well = self._state.phase is Phase.READY and self._end.ending is None
+        self.stays = well and self._keeping.may_stay(hand_over=hand_over)
+        return self.stays
+
     # ---- for its supervisor
+
+    async def prepare_to_leave(self) -> bool:
+        """Write down the last of it; whether it can still be left alone."""
+        await self._look_around()
+        for work in (
+            self._entry.amend(),
+            self._voice.drain(),
+            self._voice.flush(),
+            self._keeping.write(self._output.tail(LOOKED_AT_LINES)),
+        ):
+            await self._bounded(work)
+        lives = self._state.phase is Phase.READY and self._spawned.ending() is None
+        self.stays = lives and self._keeping.written
+        return self.stays
 
     async def recorded(self) -> None:
         """Wait until it stands in the ledger.
@@ -285,7 +314,10 @@ class Child:
         except Exception:  # a bug must end this child in order, and no other
             log.exception("%s: its supervision failed", self.spec.name)
         finally:
-            if not self._over.is_set():
+            if self.stays and not self._over.is_set():
+                self.pipe = self._voice.let_go()
+                self._spawned.let_go()
+            elif not self._over.is_set():
                 self._abandon()
 
     # ---- its life
@@ -295,8 +327,7 @@ class Child:
         tasks = [company.create_task(self._health.run(self._tell))]
         vigil = company.create_task(self._keep_vigil())
         tasks.append(vigil)
-        if self._writer is not None:
-            tasks.append(company.create_task(self._writer.run()))
+        tasks += self._voice.speak(company)
         await self._enter_in_ledger()
         while not self._state.phase.final:
             step = transition(self._state, await self._next_signal())
@@ -319,7 +350,7 @@ class Child:
                 return await self._inbox.get()
         except TimeoutError:
             self._deadline = None
-            self._too_late = self._too_late or self._state.phase is Phase.STARTING
+            self._end.too_late = self._end.too_late or self._state.phase is Phase.STARTING
             return Signal.DEADLINE
 
     async def _advance(self, step: Step, company: asyncio.TaskGroup) -> None:
@@ -327,6 +358,8 @@ class Child:
         self._state = step.state
         if entered:
             self._announce()
+            if step.state.phase is Phase.STOPPING:
+                await self._bounded(self._keeping.put(None))
         for action in step.actions:
             match action:
                 case Action.TERMINATE:
@@ -341,7 +374,7 @@ class Child:
     async def _keep_vigil(self) -> None:
         await self._vigil.watch()
         if self._state.phase is Phase.STARTING:
-            self._stalled = True
+            self._end.stalled = True
             self._tell(Signal.DEADLINE)
 
     def _progressed(self, step: StartStep) -> None:
@@ -360,6 +393,13 @@ class Child:
                 self._was_ready = True
                 self._deadline = None
                 self._settled.set()
+                if self.adopted:
+                    log.info("%s is taken over (pid %d)", name, self._spawned.pid)
+                    backend = self.spec.labels.get("backend", "")
+                    self._around.bus.publish(
+                        events.ChildAdopted(self.id, name, self._spawned.pid, backend)
+                    )
+                    return
                 log.info("%s is ready after %.1f s (pid %d)", name, after, self._spawned.pid)
                 self._around.bus.publish(events.ChildBecameReady(self.id, name, after))
             case Phase.UNHEALTHY:
@@ -388,37 +428,22 @@ class Child:
                 self.ask_to_stop(now=True)
             self._recorded.set()
 
-    def _record(self) -> Record:
-        return Record(
-            child=self.id,
-            name=self.spec.name,
-            owner=self._around.owner,
-            leader=self._spawned.identity,
-            executables=self._family.executables(),
-            executable_root=str(self.spec.executable_root),
-            argv0=self.spec.argv[0],
-            port=self.spec.endpoint.port,
-            labels=self.spec.labels,
-            descendants=self._family.descendants(),
-            cgroup=self._spawned.cgroup,
-        )
-
     # ---- its end
 
     def _take_note_of_exit(self) -> None:
-        self._ending = self._spawned.ending()
+        self._end.ending = self._spawned.ending()
         self._died_at = self._loop.time()
         self._tell(Signal.EXITED)
 
     async def _terminate(self) -> None:
         grace = self.spec.stop.grace
-        if self._too_late or self._stalled:  # nobody has ever used it
+        if self._end.too_late or self._end.stalled:  # nobody has ever used it
             grace = min(grace, _ORPHAN_GRACE)
         self._ask_until = self._loop.time() + grace
         if self._hurry.is_set():  # the DEADLINE that kills it is in the inbox already
             return
         await self._look_around()
-        self._told_to_end = self._told_to_end or self._ending is None
+        self._end.told_to_end = self._end.told_to_end or self._end.ending is None
         self._spawned.signal_group(os_signals.SIGTERM)
         self._deadline = self._ask_until
         await self._bounded(self._entry.amend())
@@ -428,7 +453,7 @@ class Child:
         if self._state.exited:  # the sweep is under way, and looks at `hurry`
             return
         await self._look_around()
-        self._told_to_end = self._told_to_end or self._ending is None
+        self._end.told_to_end = self._end.told_to_end or self._end.ending is None
         self._spawned.signal_group(os_signals.SIGKILL)
         await self._bounded(self._around.beside.proc(self._family.end_leaf))
         now = self._loop.time()
@@ -442,7 +467,7 @@ class Child:
     async def _look_around(self) -> None:
         """Note the descendants while their parent, by which they are known, is still alive."""
         await self._bounded(
-            self._around.beside.proc(self.holdings.survey, lives=self._ending is None)
+            self._around.beside.proc(self.holdings.survey, lives=self._end.ending is None)
         )
 
     def _begin_sweep(self, company: asyncio.TaskGroup) -> None:
@@ -453,9 +478,9 @@ class Child:
 
     async def _sweep(self) -> None:
         grace = min(self.spec.stop.grace, _ORPHAN_GRACE)
-        if self._told_to_end:
+        if self._end.told_to_end:
             grace = max(0.0, self._ask_until - self._loop.time())
-        self._swept = await sweep(
+        self._end.swept = await sweep(
             self._family.living,
             self._around.beside,
             grace=grace,
@@ -467,13 +492,13 @@ class Child:
 
     async def _finish(self, final: ChildState) -> None:
         """Collect the process, let go of everything, and only then be in the final phase."""
-        self._pipe.finish()
-        survivors = self._swept.survivors
+        await self._bounded(self._voice.drain())
+        self._voice.finish()
+        survivors = self._end.swept.survivors
         if not self._spawned.collect():
             survivors = (self._spawned.pid, *survivors)
         await self._bounded(self._wait_for_drivers(survivors))
-        if self._writer is not None:
-            await self._bounded(self._writer.flush())
+        await self._bounded(self._voice.flush())
         await self._bounded(self._ask_kernel())
         if not survivors:
             await self._bounded(self._around.beside.proc(self.holdings.remove_leaf))
@@ -486,13 +511,13 @@ class Child:
 
     async def _ask_kernel(self) -> None:
         """Why it ended, if it was not told to."""
-        if not (self._was_ready or self._told_to_end):
+        if not (self._was_ready or self._end.told_to_end):
             await self._strangers.look_back()
-        if self._told_to_end or self._witness is None:
+        if self._end.told_to_end or self._witness is None:
             return
-        pids = (self._spawned.pid, *self.descendants, *self._swept.ended)
-        killed = self._ending is not None and self._ending.by(os_signals.SIGKILL)
-        self._testimony = await self._around.beside.proc(
+        pids = (self._spawned.pid, *self.descendants, *self._end.swept.ended)
+        killed = self._end.ending is not None and self._end.ending.by(os_signals.SIGKILL)
+        self._end.testimony = await self._around.beside.proc(
             self._witness.testify, pids, killed=killed
         )
 
@@ -504,37 +529,17 @@ class Child:
             log.warning("%s: %s", self.spec.name, str(error) or type(error).__name__)
 
     def _conclude(self, final: ChildState, survivors: tuple[int, ...]) -> None:
-        ending = self._ending or Ending(None, None)
         died_at = self._died_at if self._died_at is not None else self._loop.time()
         lines = self._output.tail(LOOKED_AT_LINES)
-        ours = self._too_late or self._stalled or bool(self._given_up)
-        crashed = not self._told_to_end or ours
-        # A signal of ours says nothing about what is wrong.
-        by = None if self._told_to_end else ending.signal
-        said, who = self._testimony, self._strangers.who
-        known = verdict(self.spec, lines, by, said, who) if crashed else None
-        report = ExitReport(
-            status=ending.status,
-            signal=ending.signal,
-            lived=died_at - self._born,
-            expected=self._told_to_end and not self._given_up,
-            last_lines=lines[-_LAST_LINES:],
-            swept=self._swept.ended,
-            survivors=survivors,
-            diagnosis=known,
-            kernel=said.lines,
-            kernel_unread=said.unread,
-            given_up=self._given_up,
-            given_up_for=self._given_up_for,
-        )
+        end, lived = self._end, died_at - self._born
+        report = end.report(self.spec, lived, lines, survivors, self._strangers.who)
         report = self._report = self.holdings.told_in(report)
         self._state = final
         self._settled.set()
         self._over.set()
         self._output.remark(f"[the engine {report.sentence()}]")
-        log_end(
-            self.spec.name, report, as_wanted=self.spec.quiet or (report.expected and not ours)
-        )
+        wanted = self.spec.quiet or (report.expected and not end.ours)
+        log_end(self.spec.name, report, as_wanted=wanted)
         self._around.bus.publish(events.ChildEnded(self.id, self.spec.name, report))
 
     def _abandon(self) -> None:
@@ -544,7 +549,7 @@ class Child:
         """
         self._spawned.signal_group(os_signals.SIGKILL)
         self._family.kill_known()
-        self._pipe.finish()
+        self._voice.finish()
         self._spawned.collect(within=_ABANDON_LIMIT)
         self._family.leave_leaf()
         self._recorded.set()

@@ -7,22 +7,36 @@ is overtaken by the removal, never the other way round.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from lemonade.core.errors import LemonadeError
-from lemonade.supervisor.beside import Beside
-from lemonade.supervisor.ledger import Ledger, Record
+from lemonade.core.ids import ChildId
+from lemonade.core.process import ProcessSpec
+from lemonade.supervisor.kin import Family
+from lemonade.supervisor.ledger import Record
+from lemonade.supervisor.spawn import Process
+from lemonade.supervisor.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
 
 class Entry:
-    """Made with the child. `record` tells what is known of it at the moment of asking."""
+    """Made with the child."""
 
-    def __init__(self, ledger: Ledger, beside: Beside, record: Callable[[], Record]) -> None:
-        self._ledger = ledger
-        self._beside = beside
-        self._record = record
+    def __init__(
+        self,
+        around: Surroundings,
+        child: ChildId,
+        spec: ProcessSpec,
+        process: Process,
+        family: Family,
+    ) -> None:
+        self._ledger = around.ledger
+        self._beside = around.beside
+        self._owner = around.owner
+        self._child = child
+        self._spec = spec
+        self._process = process
+        self._family = family
         self._written: Record | None = None
         self._failing = False
 
@@ -63,4 +77,22 @@ class Entry:
             OSError: it cannot be removed.
         """
         self._written = None
-        await self._beside.disk(self._ledger.remove, self._record().child)
+        await self._beside.disk(self._ledger.remove, self._child)
+
+    def _record(self) -> Record:
+        """What is known of it now."""
+        leaf = self._process.leaf
+        return Record(
+            child=self._child,
+            name=self._spec.name,
+            owner=self._owner,
+            leader=self._process.identity,
+            executables=self._family.executables(),
+            executable_root=str(self._spec.executable_root),
+            argv0=self._spec.argv[0],
+            port=self._spec.endpoint.port,
+            labels=self._spec.labels,
+            descendants=self._family.descendants(),
+            cgroup=str(leaf.path) if leaf is not None else "",
+            cgroup_of=self._process.leaf_of,
+        )

@@ -72,7 +72,8 @@ def recorded_leaf(record: Record, mountinfo: str | None = None) -> Leaf | None:
     if not record.cgroup or not path.is_absolute() or ".." in path.parts:
         return None
     words = path.name.split(".", 2)
-    if words[0] != _PREFIX or _parts(path.name) != (record.owner.identity, record.child):
+    maker = record.cgroup_of or record.owner.identity
+    if words[0] != _PREFIX or _parts(path.name) != (maker, record.child):
         return None
     try:
         mounts = mountinfo or Path("/proc/self/mountinfo").read_text()

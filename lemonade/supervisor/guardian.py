@@ -3,7 +3,8 @@
 The kernel ends a child together with us, but not what the child has started, which may hold all
 the memory. So a small process of its own session reads from a pipe that only this server can write
 to. If the pipe ends without a word, the server is dead, however that happened; the guardian then
-becomes the reaper for the records of this one server, and is gone a moment later.
+becomes the reaper for the records of this one server, and is gone a moment later. What the server
+has kept for the next one is left alone.
 
 While it waits it is a bare interpreter that has imported nothing, since it waits all the time.
 """
@@ -105,7 +106,7 @@ def clear_up(ledger: Path, server: Identity, *, dying_within: float = _DYING_WIT
     give_up_at = time.monotonic() + dying_within
     while _lives(server) and time.monotonic() < give_up_at:
         time.sleep(0.01)
-    asyncio.run(reap_ledger(ledger, grace=_GRACE, only=server))
+    asyncio.run(reap_ledger(ledger, grace=_GRACE, only=server, spare_kept=True))
 
 
 def _lives(server: Identity) -> bool:

@@ -7,12 +7,14 @@ proofs, and neither removes a record nor signals a process.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from lemonade.core.records import dataclass
-from lemonade.supervisor.ledger import NewerRecord, Owner, Record
+from lemonade.supervisor.kept import SUFFIX, Kept, NewerRecord
+from lemonade.supervisor.ledger import Owner, Record
 from lemonade.supervisor.processes import executable_of, read_process
 from lemonade.supervisor.proof import Stranger, look_for
 
@@ -47,6 +49,7 @@ class LedgerEntry:
         reason: why it is in that state, as the end of a sentence; empty if the state says it.
         leader: pid of the process that was started, and with it the session; 0 if not known.
         record: as it was read; `None` if it cannot be.
+        kept: whether the next server is to take it over.
     """
 
     file: Path
@@ -60,6 +63,7 @@ class LedgerEntry:
     reason: str = ""
     leader: int = 0
     record: Record | None = None
+    kept: bool = False
 
 
 def inspect_ledger(directory: Path) -> tuple[LedgerEntry, ...]:
@@ -86,7 +90,7 @@ def read_entries(directory: Path, us: Owner) -> tuple[LedgerEntry, ...]:
     return tuple(entry for path in files if (entry := _read(path, us)) is not None)
 
 
-def sessions_of_others(entries: tuple[LedgerEntry, ...]) -> frozenset[int]:
+def sessions_of_others(entries: Sequence[LedgerEntry]) -> frozenset[int]:
     """Sessions of children that are somebody else's business."""
     return frozenset(entry.leader for entry in entries if entry.state in _LEFT_TO_OTHERS)
 
@@ -117,7 +121,7 @@ def _read(path: Path, us: Owner) -> LedgerEntry | None:
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
             return LedgerEntry(path, "damaged", reason="it does not hold a JSON object")
-        return _entry(path, Record.from_json(value), us)
+        return _entry(path, Record.from_json(value), us, kept=_is_kept(path))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -135,7 +139,22 @@ def _read(path: Path, us: Owner) -> LedgerEntry | None:
         return LedgerEntry(path, "damaged", reason=str(error))
 
 
-def _entry(path: Path, record: Record, us: Owner) -> LedgerEntry:
+def _is_kept(path: Path) -> bool:
+    """Whether there is something beside a record that says so.
+
+    Raises:
+        NewerRecord: only a later version of this program knows what.
+    """
+    try:
+        Kept.from_json(json.loads(path.with_suffix(SUFFIX).read_bytes()))
+    except NewerRecord:
+        raise
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _entry(path: Path, record: Record, us: Owner, *, kept: bool) -> LedgerEntry:
     state, reason = _state_of_owner(record.owner, us)
     return LedgerEntry(
         file=path,
@@ -147,6 +166,7 @@ def _entry(path: Path, record: Record, us: Owner) -> LedgerEntry:
         reason=reason,
         leader=record.leader.pid,
         record=record,
+        kept=kept,
     )
 
 

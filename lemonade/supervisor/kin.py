@@ -3,8 +3,8 @@
 A descendant may rename itself, start another session, lose its parent and rewrite what it shows as
 its environment. It is recognised by any one of six things: it is in the child's session, which
 is named after a pid that we have not given back; it has been noted before, by pid and start time;
-its parent is family; it is an orphan that can still write to the child's output pipe, or has kept
-the child's random id in its environment; or it is in the cgroup that was made for the child, where
+its parent is family; it is an orphan that can still write to the child's output, or has kept the
+child's random id in its environment; or it is in the cgroup that was made for the child, where
 there is one. Names and command lines are never asked.
 """
 
@@ -22,7 +22,7 @@ from lemonade.supervisor.processes import (
     ProcessFacts,
     carries,
     executable_of,
-    holds_pipe_end,
+    holds_output,
     pids,
     read_process,
     reap_adopted,
@@ -50,16 +50,33 @@ class Family:
     """
 
     def __init__(
-        self, leader: Identity, pipe_inode: int, child: str, leaf: Leaf | None = None
+        self,
+        leader: Identity,
+        mark: str,
+        child: str,
+        leaf: Leaf | None = None,
+        *,
+        known: Iterable[Descendant] = (),
+        executables: Iterable[str] = (),
     ) -> None:
+        """Begin with what is known of it.
+
+        Args:
+            leader: the process that was spawned.
+            mark: its output, as `/proc/PID/fd` shows it.
+            child: its id, which is in its environment.
+            leaf: the cgroup that was made for it.
+            known: descendants that were noted before.
+            executables: programs that the leader was seen to run before.
+        """
         self.leader = leader
         self.leaf = leaf
-        self._pipe_inode = pipe_inode
+        self._mark = mark
         self._child = child
-        self._noted: dict[int, Descendant] = {}
-        self._executables: dict[str, None] = {}
+        self._noted = {one.identity.pid: one for one in known}
+        self._executables = dict.fromkeys(executables)
         self._programs: dict[int, str] = {}
-        self._ever: set[int] = {leader.pid}
+        self._ever: set[int] = {leader.pid, *self._noted}
 
     def descendants(self) -> tuple[Descendant, ...]:
         """Those that were alive when last looked at, by pid."""
@@ -203,7 +220,7 @@ class Family:
             return True
         if facts.dead or facts.parent not in (own, _INIT):
             return False
-        return holds_pipe_end(facts.pid, self._pipe_inode) or carries(facts.pid, self._child)
+        return holds_output(facts.pid, self._mark) or carries(facts.pid, self._child)
 
 
 def _is_nobodys(pid: int) -> bool:

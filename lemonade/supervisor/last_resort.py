@@ -34,14 +34,14 @@ class LastResort:
         self._asked = 0
         self._timer: threading.Timer | None = None
 
-    def begin(self) -> None:
-        """The server ends, whoever asked for it."""
+    def begin(self, more: float = 0.0) -> None:
+        """The server ends, whoever asked for it, and may take so many seconds more."""
         if not self._asked:
-            self.ask()
+            self.ask(more)
 
-    def ask(self) -> None:
+    def ask(self, more: float = 0.0) -> None:
         """Somebody wants the server to end: the first time in order, the third time now."""
-        seconds = self._limits[min(self._asked, len(self._limits) - 1)]
+        seconds = more + self._limits[min(self._asked, len(self._limits) - 1)]
         self._asked += 1
         if self._timer is not None:
             self._timer.cancel()

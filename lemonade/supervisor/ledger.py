@@ -2,11 +2,13 @@
 
 The file is written before the child counts as started, amended as descendants are noticed, and
 removed when nothing of the child is left. It holds identities, never a secret: no environment, and
-of the command line only the program. Everything here blocks.
+of the command line only the program. What a child that may be taken over needs besides stands in a
+second file (`kept`). Everything here blocks.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import field
@@ -17,14 +19,12 @@ from lemonade.core.ids import ChildId
 from lemonade.core.inference import JsonObject
 from lemonade.core.records import dataclass
 from lemonade.storage import write_json
+from lemonade.supervisor.kept import SUFFIX, Kept, NewerRecord
 from lemonade.supervisor.kin import Descendant
 from lemonade.supervisor.processes import Identity, boot_id, own_identity, pid_namespace
 
 SCHEMA: Final = 1
-
-
-class NewerRecord(ValueError):
-    """The record is of a later version of this program, which alone knows what it says."""
+_SPOOL: Final = ".out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Record:
         labels: words for people.
         descendants: processes noticed below it.
         cgroup: folder of the cgroup that was made for it; empty if it has none of its own.
+        cgroup_of: the server that made it, if that was another one than the owner.
     """
 
     child: ChildId
@@ -78,6 +79,7 @@ class Record:
     labels: Mapping[str, str] = field(default_factory=dict)
     descendants: tuple[Descendant, ...] = ()
     cgroup: str = ""
+    cgroup_of: Identity | None = None
 
     def as_json(self) -> JsonObject:
         """The content of the file."""
@@ -93,6 +95,7 @@ class Record:
             "argv0": self.argv0,
             "port": self.port,
             "cgroup": self.cgroup,
+            **({"cgroup_of": _both(self.cgroup_of)} if self.cgroup_of is not None else {}),
             "labels": dict(self.labels),
             "boot": self.owner.boot,
             "namespace": self.owner.namespace,
@@ -145,9 +148,14 @@ class Record:
                     for known in value["descendants"]
                 ),
                 cgroup=str(value.get("cgroup", "")),
+                cgroup_of=_identity(value["cgroup_of"]) if "cgroup_of" in value else None,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _both(identity: Identity) -> JsonObject:
+    return {"pid": identity.pid, "start_ticks": identity.start_ticks}
 
 
 def _identity(value: Mapping[str, Any]) -> Identity:
@@ -178,15 +186,47 @@ class Ledger:
         Raises:
             OSError: the file cannot be removed.
         """
-        self._path(child).unlink(missing_ok=True)
+        self.drop(self._path(child).name)
 
     def drop(self, file: str) -> None:
-        """Remove a file that is no record.
+        """Remove a file, which need not be a record, with what belongs to it.
 
         Raises:
             OSError: it cannot be removed.
         """
-        (self.directory / file).unlink(missing_ok=True)
+        path = self.directory / file
+        path.with_suffix(SUFFIX).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        for end in ("", ".read", ".old"):
+            path.with_suffix(f"{_SPOOL}{end}").unlink(missing_ok=True)
+
+    def keep(self, kept: Kept) -> None:
+        """Write or replace what the next server needs to take the child over.
+
+        Raises:
+            OutOfDisk: there is no space.
+            BadConfigFile: the directory cannot be written.
+        """
+        write_json(self._path(kept.child).with_suffix(SUFFIX), kept.as_json(), mode=0o600)
+
+    def forget(self, child: ChildId) -> None:
+        """The child is not to be taken over any more.
+
+        Raises:
+            OSError: the file cannot be removed.
+        """
+        self._path(child).with_suffix(SUFFIX).unlink(missing_ok=True)
+
+    def kept(self, child: ChildId) -> Kept | None:
+        """What is needed to take the child over, if that is wanted and can be read."""
+        try:
+            return Kept.from_json(json.loads(self._path(child).with_suffix(SUFFIX).read_bytes()))
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def spool(self, child: ChildId) -> Path:
+        """The file to which the child writes if it is to outlive us; without links."""
+        return Path(os.path.realpath(self._path(child).with_suffix(_SPOOL)))
 
     def _path(self, child: ChildId) -> Path:
         return self.directory / f"{child}.json"

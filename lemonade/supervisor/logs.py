@@ -90,6 +90,12 @@ class Output:
             self._end_line()
         self._extend(rest)
 
+    def recall(self, data: bytes) -> None:
+        """What the child wrote to an earlier server: kept here, and told to nobody else."""
+        for line in data.split(b"\n")[:-1]:
+            text = self._clean(line)
+            self._ring.put(LogRecord(0, None, self._name, self._pid, "output", text, self._rules))
+
     def close(self) -> None:
         """There will be no more: an unfinished line counts as one, followers are released."""
         if self._partial:
@@ -221,13 +227,31 @@ class PipeReader:
         self._output.feed(data)
         return data
 
+    async def run(self) -> None:
+        """The event loop says when there is something: nothing is to be done."""
+
+    async def drain(self) -> None:
+        """`finish` does that."""
+
     def finish(self) -> None:
         """Take what is there, then let go of the pipe."""
+        self._take_rest()
+        self._detach()
+        self._output.close()
+
+    def let_go(self) -> int | None:
+        """Take what is there, and hand the pipe over."""
+        self._take_rest()
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            self._loop.remove_reader(descriptor)
+        self._output.close()
+        return descriptor
+
+    def _take_rest(self) -> None:
         for _ in range(_READS_AT_THE_END):
             if not self._carry():
                 break
-        self._detach()
-        self._output.close()
 
     def _detach(self) -> None:
         if self._descriptor is not None:

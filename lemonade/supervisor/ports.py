@@ -70,6 +70,11 @@ class Ports:
                     return PortLease(port, self._leased)
         raise OSError(f"No free port was found on {LOOPBACK}.")
 
+    def claim(self, port: int) -> PortLease:
+        """A port on which a child that was taken over listens already."""
+        self._leased.add(port)
+        return PortLease(port, self._leased)
+
 
 def taken_by_others(port: int, family: Iterable[int]) -> bool:
     """Whether somebody listens on the port and it is none of the processes of `family`.
@@ -100,6 +105,14 @@ def listener_on(port: int) -> str:
             name = Path(executable_of(pid) or "").name
             return f"another program ({name or 'unknown'}, pid {pid})"
     return "a program of another user"
+
+
+def listens(port: int, family: Iterable[int]) -> bool | None:
+    """Whether one of the processes of `family` does; `None` if nobody at all. Blocks."""
+    listeners = _listeners(port)
+    if not listeners:
+        return None
+    return any(listeners & (sockets_of(pid) or frozenset()) for pid in family)
 
 
 def _listeners(port: int) -> frozenset[int]:

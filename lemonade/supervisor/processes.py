@@ -261,15 +261,14 @@ def pid_namespace() -> str:
         return "unknown"
 
 
-def holds_pipe_end(pid: int, inode: int) -> bool:
-    """Whether the process can write to the pipe of that inode.
+def holds_output(pid: int, mark: str) -> bool:
+    """Whether the process can write to that pipe (`pipe:[INODE]`) or file.
 
-    A child's descendants inherit the writing end of its output pipe, whatever they do to their
-    session, parent or name; nobody else has it.
+    A child's descendants inherit the writing end of its output, whatever they do to their session,
+    parent or name; nobody else has it.
     """
     return any(
-        target == f"pipe:[{inode}]" and _opened_for_writing(pid, number)
-        for number, target in _descriptors(pid)
+        target == mark and _opened_for_writing(pid, number) for number, target in _descriptors(pid)
     )
 
 

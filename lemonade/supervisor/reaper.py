@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,8 +27,9 @@ from lemonade.supervisor.inspection import (
     read_entries,
     sessions_of_others,
 )
+from lemonade.supervisor.kin import Descendant
 from lemonade.supervisor.ledger import Ledger, Owner, Record
-from lemonade.supervisor.processes import Identity
+from lemonade.supervisor.processes import Identity, ProcessFacts, executable_of
 from lemonade.supervisor.proof import Stranger, left_behind
 from lemonade.supervisor.stopping import sweep
 
@@ -100,7 +102,7 @@ def foretell(directory: Path) -> tuple[Account, ...]:
 
 
 async def reap_ledger(
-    directory: Path, *, grace: float, only: Identity | None = None
+    directory: Path, *, grace: float, only: Identity | None = None, spare_kept: bool = False
 ) -> tuple[Account, ...]:
     """End orphans without being a server.
 
@@ -108,11 +110,13 @@ async def reap_ledger(
         directory: of the ledger; it need not exist.
         grace: seconds between SIGTERM and SIGKILL.
         only: the one server whose records are looked at; `None` is every server.
+        spare_kept: leave alone what is to be taken over.
     """
     beside = Beside()
     try:
         grove = await beside.proc(_grove_over, directory)
-        return await Reaper(Ledger(directory), beside, Bus(), grace=grace, grove=grove).reap(only)
+        reaper = Reaper(Ledger(directory), beside, Bus(), grace=grace, grove=grove)
+        return await reaper.reap(only, spare_kept=spare_kept)
     finally:
         beside.close()
 
@@ -138,11 +142,14 @@ class Reaper:
         self._grace = grace
         self._grove = grove
 
-    async def reap(self, only: Identity | None = None) -> tuple[Account, ...]:
+    async def reap(
+        self, only: Identity | None = None, *, spare_kept: bool = False
+    ) -> tuple[Account, ...]:
         """End the orphans of dead servers, all records side by side.
 
         Args:
             only: the one server whose records are looked at; `None` is every server.
+            spare_kept: leave alone what is to be taken over.
         """
         us = await self._beside.proc(Owner.ourselves)
         try:
@@ -155,12 +162,26 @@ class Reaper:
             tasks = [
                 group.create_task(self._deal_with(entry, us, protected))
                 for entry in entries
-                if only is None or (entry.record and entry.record.owner.identity == only)
+                if (only is None or (entry.record and entry.record.owner.identity == only))
+                and not (spare_kept and entry.kept)
             ]
         if self._grove is not None:
             recorded = {entry.file.stem for entry in entries}
             await self._beside.proc(_clear_leftovers, self._grove, recorded, only)
         return tuple(task.result() for task in tasks)
+
+    async def decline(self, record: Record) -> Account:
+        """End what is proven to be of a record, whoever its owner is, and remove the record."""
+        us = await self._beside.proc(Owner.ourselves)
+        entry = LedgerEntry(
+            self._ledger.directory / f"{record.child}.json",
+            "gone",
+            name=record.name,
+            owner=record.owner.identity.pid,
+            leader=record.leader.pid,
+            record=record,
+        )
+        return await self._deal_with(entry, us, frozenset())
 
     async def _deal_with(
         self, entry: LedgerEntry, us: Owner, protected: frozenset[int]
@@ -188,7 +209,7 @@ class Reaper:
             return _account(entry)
         leaf = await self._beside.proc(recorded_leaf, record)
         swept = await sweep(
-            lambda: left_behind(record, protected),
+            _Look(record, protected),
             self._beside,
             grace=self._grace,
             kill_within=_KILL_WITHIN,
@@ -231,6 +252,22 @@ def _clear_leftovers(grove: Grove, recorded: Collection[str], only: Identity | N
         leaf.remove()
 
 
+class _Look:
+    """Finds what is left of a record; what was found once is found again without its parent."""
+
+    def __init__(self, record: Record, protected: frozenset[int]) -> None:
+        self._record = record
+        self._protected = protected
+
+    def __call__(self) -> tuple[ProcessFacts, ...]:
+        found = left_behind(self._record, self._protected)
+        known = {one.identity: one for one in self._record.descendants}
+        for facts in found:
+            known.setdefault(facts.identity, Descendant(facts.identity, executable_of(facts.pid)))
+        self._record = replace(self._record, descendants=tuple(known.values()))
+        return found
+
+
 def _account(entry: LedgerEntry) -> Account:
     """What is, or is to be, done about an entry."""
     outcome: Outcome
@@ -238,6 +275,8 @@ def _account(entry: LedgerEntry) -> Account:
     match entry.state:
         case "left-behind":
             outcome, reason = "ended", "its server is dead"
+            if entry.kept:
+                reason += ", and has kept it for the next one to take over"
         case "gone":
             outcome, reason = "forgotten", reason or "its server is dead"
         case "damaged":

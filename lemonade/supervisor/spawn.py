@@ -3,7 +3,8 @@
 A child leads a session of its own, has the environment of its `ProcessSpec` and its id, reads
 nothing (`/dev/null`) and writes stdout and stderr into one pipe, so that its lines keep their
 order. It is killed by the kernel when the thread that forked it ends; that is why only the main
-thread, which lives as long as the server, may spawn.
+thread, which lives as long as the server, may spawn. One that is to outlive the server writes to a
+file instead, and the kernel is not asked to kill it.
 
 The child is not collected before the sweep is over: as long as it is a zombie its pid, its group
 and its session cannot come to mean somebody else's.
@@ -21,22 +22,28 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from lemonade.core.errors import SpawnFailed
 from lemonade.core.ids import ChildId
 from lemonade.core.process import ProcessSpec
 from lemonade.core.records import dataclass
+from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.leaf import Leaf, enter
 from lemonade.supervisor.limits import ready_limits
+from lemonade.supervisor.logs import Output, PipeReader
 from lemonade.supervisor.processes import (
     CHILD_VARIABLE,
     Identity,
     ask_for_parent_death_signal,
     read_process,
 )
+from lemonade.supervisor.spool import Spool, SpoolReader, open_spool
 
 log = logging.getLogger(__name__)
+
+_OUTLIVE: Final = {"LEMONADE_OUTLIVE_SERVER": "1"}
+"""Tells an engine that would end with its parent by itself not to."""
 
 _POLL_INTERVAL: Final = 0.05
 """Seconds between two looks at a child where the kernel offers no descriptor for it."""
@@ -54,6 +61,69 @@ class Ending:
         return self.signal == number or self.status == 128 + number
 
 
+class Reader(Protocol):
+    """Carries what a child prints to its `Output`."""
+
+    async def run(self) -> None:
+        """Do so until cancelled."""
+
+    async def drain(self) -> None:
+        """Take what is there."""
+
+    def finish(self) -> None:
+        """Let go of it, and close the `Output`."""
+
+    def let_go(self) -> int | None:
+        """The same, for a child that goes on; what is to be handed to the next reader."""
+
+
+class Process(Protocol):
+    """A process that is served: `Spawned`, or one that was taken over.
+
+    Attributes:
+        identity: pid and start time.
+        mark: its output, as its descendants' descriptors show it.
+        spool: file it writes to; `None` for a pipe.
+        leaf: the cgroup it is in; `None` if it has none of its own.
+        leaf_of: the server that made that, if it was not this one.
+    """
+
+    identity: Identity
+    mark: str
+    spool: Spool | None
+    leaf: Leaf | None
+    leaf_of: Identity | None
+
+    @property
+    def pid(self) -> int:
+        """Its number, group and session."""
+        ...
+
+    def reader(self, output: Output, beside: Beside) -> Reader:
+        """Who carries what it prints to its `Output`."""
+        ...
+
+    def ending(self) -> Ending | None:
+        """How it ended; `None` while it runs."""
+        ...
+
+    def watch(self, on_exit: Callable[[], None]) -> None:
+        """Call `on_exit` once from the event loop when it has ended."""
+        ...
+
+    def signal_group(self, number: int) -> None:
+        """Signal every process that is still in its group."""
+        ...
+
+    def collect(self, *, within: float = 0.0) -> bool:
+        """Give its number back to the kernel; `False` if it has not ended."""
+        ...
+
+    def let_go(self) -> None:
+        """It goes on without us."""
+        ...
+
+
 class Spawned:
     """A process of ours between its spawn and its collection.
 
@@ -61,19 +131,26 @@ class Spawned:
 
     Attributes:
         identity: pid and start time. The pid is also its group and its session.
-        output: reading end of its output pipe, non-blocking.
-        pipe_inode: what its descendants' writing ends of that pipe are recognised by.
+        mark: its output, as its descendants' descriptors show it.
+        spool: file it writes to; `None` for a pipe.
+        output: reading end of its output pipe, non-blocking; -1 where there is a file.
         leaf: the cgroup it is in; `None` if it has none of its own.
     """
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], output: int, leaf: Leaf | None = None
+        self,
+        popen: subprocess.Popen[bytes],
+        output: int,
+        leaf: Leaf | None = None,
+        spool: Path | None = None,
     ) -> None:
         facts = read_process(popen.pid)
         self.identity = Identity(popen.pid, facts.start_ticks if facts is not None else 0)
         self.output = output
         self.leaf = leaf
-        self.pipe_inode = os.fstat(output).st_ino
+        self.leaf_of: Identity | None = None
+        self.mark = f"pipe:[{os.fstat(output).st_ino}]" if spool is None else str(spool)
+        self.spool = None if spool is None else Spool(spool)
         self._popen = popen
         self._unwatch: Callable[[], None] = lambda: None
 
@@ -82,10 +159,11 @@ class Spawned:
         """Its number, group and session."""
         return self.identity.pid
 
-    @property
-    def cgroup(self) -> str:
-        """The folder of its own cgroup; empty if it has none."""
-        return str(self.leaf.path) if self.leaf is not None else ""
+    def reader(self, output: Output, beside: Beside) -> Reader:
+        """Who carries what it prints to its `Output`."""
+        if self.spool is None:
+            return PipeReader(self.output, output)
+        return SpoolReader(self.spool, output, beside)
 
     def ending(self) -> Ending | None:
         """How it ended; `None` while it runs. Does not collect it."""
@@ -148,14 +226,22 @@ class Spawned:
             return False
         return True
 
+    def let_go(self) -> None:
+        """It goes on without us."""
+        self._unwatch()
+        self._popen.returncode = 0  # or it would be complained that nobody has waited for it
 
-def spawn(spec: ProcessSpec, child: ChildId, leaf: Leaf | None = None) -> Spawned:
+
+def spawn(
+    spec: ProcessSpec, child: ChildId, leaf: Leaf | None = None, spool: Path | None = None
+) -> Spawned:
     """Start the program of `spec`. Blocks for the milliseconds between fork and exec.
 
     Args:
         spec: what to start.
         child: in its environment, by which what it starts is recognised.
         leaf: the cgroup to make for it, if that can be had.
+        spool: file its output goes to, in an absolute path without links: then it may outlive us.
 
     Raises:
         SpawnFailed: there is no such program, a limit cannot be had, or the kernel refused.
@@ -165,7 +251,7 @@ def spawn(spec: ProcessSpec, child: ChildId, leaf: Leaf | None = None) -> Spawne
         raise RuntimeError("Children are spawned from the main thread: theirs ends with it.")
     limit = ready_limits(spec.limits, spec.name)
     try:
-        reading, writing = os.pipe2(os.O_CLOEXEC)
+        reading, writing = _pipe() if spool is None else (-1, open_spool(spool))
     except OSError as error:
         raise _explained(spec, error) from error
     entrance = leaf.make(spec.limits.memory_bytes) if leaf is not None else None
@@ -174,7 +260,7 @@ def spawn(spec: ProcessSpec, child: ChildId, leaf: Leaf | None = None) -> Spawne
     try:
         popen = subprocess.Popen(
             spec.argv,
-            env={**spec.env, CHILD_VARIABLE: child},
+            env={**spec.env, CHILD_VARIABLE: child, **(_OUTLIVE if spool is not None else {})},
             cwd=spec.cwd,
             stdin=subprocess.DEVNULL,
             stdout=writing,
@@ -182,31 +268,39 @@ def spawn(spec: ProcessSpec, child: ChildId, leaf: Leaf | None = None) -> Spawne
             start_new_session=True,
             close_fds=True,
             preexec_fn=before_exec(  # noqa: PLW1509
-                os.getpid(), spec.stop.on_parent_death, entrance, limit
+                os.getpid(), 0 if spool is not None else spec.stop.on_parent_death, entrance, limit
             ),
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        _give_up(reading, leaf)
+        _give_up(reading, leaf, spool)
         raise _explained(spec, error) from error
     except BaseException:
-        _give_up(reading, leaf)
+        _give_up(reading, leaf, spool)
         raise
     finally:
         os.close(writing)
         if entrance is not None:
             os.close(entrance)
-    os.set_blocking(reading, False)
     try:
-        return Spawned(popen, reading, leaf)
+        return Spawned(popen, reading, leaf, spool)
     except OSError as error:  # it cannot be told apart from others: nobody could end it later
         popen.kill()
         popen.wait()
-        _give_up(reading, leaf)
+        _give_up(reading, leaf, spool)
         raise _explained(spec, error) from error
 
 
-def _give_up(output: int, leaf: Leaf | None) -> None:
-    os.close(output)
+def _pipe() -> tuple[int, int]:
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reading, False)
+    return reading, writing
+
+
+def _give_up(output: int, leaf: Leaf | None, spool: Path | None) -> None:
+    if spool is None:
+        os.close(output)
+    else:
+        spool.unlink(missing_ok=True)
     if leaf is not None:
         leaf.remove()
 

@@ -2,7 +2,8 @@
 
 A supervisor is an async context manager that lives as long as the server. What it starts is
 recorded before it counts, so that the next server can end what this one could not; what servers
-before it left behind is ended before it starts anything itself.
+before it have kept for it is taken over, and what they left behind is ended, before it starts
+anything itself.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 from lemonade.core.bus import Bus
-from lemonade.core.errors import ShuttingDown
-from lemonade.core.events import ChildSpawned
+from lemonade.core.errors import LemonadeError, ShuttingDown
+from lemonade.core.events import ChildNotAdopted, ChildSpawned
 from lemonade.core.ids import ChildId
 from lemonade.core.process import ProcessSpec
 from lemonade.supervisor.beside import Beside
@@ -31,6 +32,7 @@ from lemonade.supervisor.grove import Grove
 from lemonade.supervisor.guardian import Guardian
 from lemonade.supervisor.health import Probe
 from lemonade.supervisor.holding import DeviceLook, no_devices
+from lemonade.supervisor.inheritance import Heir, Refused, take_over
 from lemonade.supervisor.journal import Journal
 from lemonade.supervisor.kin import Census
 from lemonade.supervisor.ledger import Ledger, Owner
@@ -55,9 +57,11 @@ class Supervisor:
     Attributes:
         journal: what all children print, live and the last of it.
         delegation: where children get cgroups of their own, or why they do not.
+        heirs: children that an earlier server has kept for this one; `adopt` or `decline` each.
+        handed_over: after it was left, pipes of children that are left alone.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a server decides about its children
         self,
         *,
         ledger_dir: Path,
@@ -68,6 +72,8 @@ class Supervisor:
         guarded: bool = False,
         devices: DeviceLook = no_devices,
         delegation: Callable[[], Delegation] = find_delegation,
+        keep: Callable[[], bool] = lambda: False,
+        pipes: Mapping[ChildId, int] | None = None,
     ) -> None:
         """Set up, without doing anything yet.
 
@@ -81,8 +87,13 @@ class Supervisor:
                 started if this process is killed. Needs a `/proc`.
             devices: tells what processes hold of devices' memory.
             delegation: finds where each child may have a cgroup of its own. May block.
+            keep: whether children started now are to outlive this process if they can.
+            pipes: of children that this process had before it became what it is; `None` if it
+                was nothing else.
         """
         self.journal = Journal()
+        self.heirs: list[Heir] = []
+        self.handed_over: dict[ChildId, int] = {}
         self._bus = bus
         self._ledger = Ledger(ledger_dir)
         self._watch_interval = watch_interval
@@ -93,6 +104,9 @@ class Supervisor:
         self._devices = devices
         self._find_delegation = delegation
         self.delegation = Delegation(None, "nobody has looked yet")
+        self._keep = keep
+        self._pipes = pipes
+        self._tasks: dict[ChildId, asyncio.Task[None]] = {}
         self._children: dict[ChildId, Child] = {}
         self._ports = Ports()
         self._closing = False
@@ -112,9 +126,11 @@ class Supervisor:
         try:
             owner = await beside.proc(Owner.ourselves)
             grove = await beside.disk(self._settle, owner)
-            await Reaper(
+            self._reaper = Reaper(
                 self._ledger, beside, self._bus, grace=self._orphan_grace, grove=grove
-            ).reap()
+            )
+            await self._take_over(beside, owner)
+            await self._reaper.reap()
         except BaseException:
             beside.close()
             raise
@@ -126,6 +142,7 @@ class Supervisor:
             self.journal,
             self._watch_interval,
             self._devices,
+            self._keep,
             grove,
         )
         await self._group.__aenter__()
@@ -141,6 +158,7 @@ class Supervisor:
         assert self._around is not None
         self._closing = True
         try:
+            await self._leave_alone()
             await self._stop_all()
         finally:
             self._noticing.cancel()
@@ -188,18 +206,17 @@ class Supervisor:
                 remedy="Try again when it runs.",
             )
         number, grove = _child_id(spec.name), self._around.grove
-        spawned = spawn(spec, number, grove.leaf(number) if grove is not None else None)
+        leaf = grove.leaf(number) if grove is not None else None
+        spawned = spawn(spec, number, leaf, self._ledger.spool(number) if self._keep() else None)
         try:
             child = Child(number, spec, probe, spawned, self._around)
-            self._group.create_task(self._own(child), name=f"child {child.id}")
+            self._begin(child)
         except BaseException:  # nobody owns the process yet
             spawned.signal_group(signal.SIGKILL)
             spawned.collect(within=_COLLECT_LIMIT)
             if spawned.leaf is not None:
                 spawned.leaf.remove()
             raise
-        self._children[child.id] = child
-        self._has_children.set()
         log.info("%s is starting (pid %d)", spec.name, spawned.pid)
         log.debug("%s: %s", spec.name, " ".join(spec.shown_argv()))
         backend = spec.labels.get("backend", "")
@@ -227,6 +244,66 @@ class Supervisor:
         log.debug("Engines have cgroups of their own in %s.", found.base)
         return Grove(found.base, self._ledger.directory, owner)
 
+    async def adopt(self, heir: Heir, spec: ProcessSpec, probe: Probe) -> tuple[Child, PortLease]:
+        """Look after one of the `heirs`. It may not be well: `await child.ready()`.
+
+        Args:
+            heir: taken over; not to be used otherwise any more.
+            spec: what it was started from.
+            probe: asked whether the child may be used.
+
+        Raises:
+            ShuttingDown: the supervisor is on its way out.
+        """
+        if self._closing or self._around is None:
+            raise ShuttingDown("The server is shutting down.", remedy="Try again when it runs.")
+        self.heirs.remove(heir)
+        child = Child(heir.record.child, spec, probe, heir.process, self._around, heir)
+        self._begin(child)
+        await child.recorded()
+        return child, self._ports.claim(spec.endpoint.port)
+
+    async def decline(self, heir: Heir, reason: str) -> None:
+        """End one of the `heirs`, which is of no use."""
+        self.heirs.remove(heir)
+        self._refuse(Refused(heir.record, reason))
+        await self._reaper.decline(heir.record)
+        heir.process.collect()
+
+    def _begin(self, child: Child) -> None:
+        task = self._group.create_task(self._own(child), name=f"child {child.id}")
+        self._tasks[child.id] = task
+        self._children[child.id] = child
+        self._has_children.set()
+
+    async def _take_over(self, beside: Beside, owner: Owner) -> None:
+        try:
+            self.heirs, refused = await beside.proc(take_over, self._ledger, owner, self._pipes)
+        except (LemonadeError, OSError) as error:
+            log.warning("What was kept cannot be taken over: %s", error)
+            return
+        for one in refused:
+            self._refuse(one)
+            if one.record.owner == owner:  # the reaper leaves alone what is ours
+                await self._reaper.decline(one.record)
+
+    def _refuse(self, one: Refused) -> None:
+        log.warning("%s is not taken over: %s", one.record.name, one.reason)
+        self._bus.publish(ChildNotAdopted(one.record.child, one.record.name, one.reason))
+
+    async def _leave_alone(self) -> None:
+        """Let those go who stay; heirs that nobody wanted yet stay as they are."""
+        for heir in self.heirs:
+            heir.process.let_go()
+        for child in tuple(self._children.values()):
+            if child.stays and await child.prepare_to_leave():
+                task = self._tasks[child.id]
+                task.cancel()
+                await asyncio.wait({task})
+                if child.pipe is not None:
+                    self.handed_over[child.id] = child.pipe
+                log.info("%s goes on without us", child.spec.name)
+
     def _post_guardian(self) -> None:
         """Have one, also if somebody has ended the last one. Blocks; in the disk's thread only."""
         try:
@@ -247,7 +324,7 @@ class Supervisor:
         try:
             await child.run()
         finally:
-            del self._children[child.id]
+            del self._children[child.id], self._tasks[child.id]
             if not self._children:
                 self._has_children.clear()
 

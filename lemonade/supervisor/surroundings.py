@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lemonade.core.bus import Bus
 from lemonade.core.records import dataclass
 from lemonade.supervisor.beside import Beside
@@ -23,6 +25,7 @@ class Surroundings:
         journal: where the lines of all children go.
         watch_interval: least seconds between two probes of a ready child.
         devices: tells what processes hold of devices' memory.
+        keep: whether a child that can outlive the server may, as things are now.
         grove: where a child gets a cgroup of its own; `None` if it cannot.
     """
 
@@ -33,4 +36,5 @@ class Surroundings:
     journal: Journal
     watch_interval: float
     devices: DeviceLook
+    keep: Callable[[], bool]
     grove: Grove | None = None

@@ -13,6 +13,7 @@ from typing import Final
 
 from lemonade.core.bus import Bus
 from lemonade.core.events import (
+    ChildAdopted,
     ChildBecameReady,
     ChildEnded,
     ChildProgressed,
@@ -38,6 +39,7 @@ Owner = tuple[str, str]
 
 _FAMILIES: Final = (
     ("child_starts", "Engines started"),
+    ("child_adoptions", "Engines of an earlier server that were taken over"),
     ("child_stops", "Engines that ended because they were asked to"),
     ("child_crashes", "Engines that ended otherwise, by how"),
     ("child_restarts", "Starts after a crash of the same model"),
@@ -92,6 +94,7 @@ class Lives:
         self._loading: dict[str, _Start] = {}
         self._crashed: set[str] = set()
         bus.subscribe(ChildSpawned, self._spawned)
+        bus.subscribe(ChildAdopted, self._adopted)
         bus.subscribe(ChildProgressed, self._progressed)
         bus.subscribe(ChildBecameReady, self._ready)
         bus.subscribe(ChildEnded, self._ended)
@@ -132,6 +135,15 @@ class Lives:
         if event.name in self._crashed:
             self._crashed.discard(event.name)
             self._add("child_restarts", owner)
+
+    def _adopted(self, event: ChildAdopted) -> None:
+        if not event.backend:
+            return
+        if event.name in self._backends or len(self._backends) < MOST_LABELS:
+            self._backends[event.name] = event.backend
+        owner = (event.name, event.backend)
+        self._starts[event.child] = _Start(owner, "", self._clock(), {})
+        self._add("child_adoptions", owner)
 
     def _progressed(self, event: ChildProgressed) -> None:
         start = self._starts.get(event.child)

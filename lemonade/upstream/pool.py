@@ -218,8 +218,11 @@ class Upstream:
         await response.begin(head, request)
         return response
 
-    async def aclose(self) -> None:
-        """Close all connections, conversations included, so that the child can end."""
+    async def aclose(self, why: str = "The engine was stopped during the answer.") -> None:
+        """Close all connections, conversations included, so that the child can end.
+
+        `why` is what those are told who still wait for an answer.
+        """
         self._closed = True
         for one in tuple(self.elsewhere):
             one.cut()
@@ -230,7 +233,7 @@ class Upstream:
             connection.abort()
         self._idle.clear()
         for connection in tuple(self._busy):
-            connection.abort(ConnectionLost("The engine was stopped during the answer."))
+            connection.abort(ConnectionLost(why))
         # Let the event loop close the sockets before the caller signals the child.
         await asyncio.sleep(0)
 

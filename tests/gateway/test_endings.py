@@ -40,16 +40,6 @@ def ended(server: Serving) -> int:
     return server.process.wait(PATIENCE)
 
 
-def test_a_terminal_that_closes_ends_the_server_in_order(home: Path) -> None:
-    with serving(home, env=catalog(home)) as server:
-        assert server.chat("one").status_code == 200
-        pid = server.loaded()["one"]["pid"]
-        server.process.send_signal(signal.SIGHUP)
-        assert ended(server) == 0
-        assert "Bye" in server.log()
-    assert gone(pid)
-
-
 def test_a_server_that_is_to_outlive_its_terminal_does(home: Path) -> None:
     log_file = home / "server.log"
     with log_file.open("wb") as log:

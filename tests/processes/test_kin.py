@@ -38,7 +38,7 @@ def engine(bench: Bench, *switches: str) -> Iterator[tuple[Spawned, int]]:
     try:
         yield spawned, core
     finally:
-        family = Family(spawned.identity, spawned.pipe_inode, CHILD)
+        family = Family(spawned.identity, spawned.mark, CHILD)
         while living := family.living():  # a killed process takes a moment to be gone
             for facts in living:
                 os.kill(facts.pid, signal.SIGKILL)
@@ -50,7 +50,7 @@ def engine(bench: Bench, *switches: str) -> Iterator[tuple[Spawned, int]]:
 @pytest.mark.parametrize("switches", MARKS.values(), ids=MARKS.keys())
 def test_kin_is_recognised(bench: Bench, switches: tuple[str, ...]) -> None:
     with engine(bench, *switches) as (spawned, core):
-        family = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
+        family = Family(spawned.identity, spawned.mark, NOBODYS)
         living = {facts.pid for facts in family.living()}
         assert core in living
         assert len(living) == 1 + ("--engine-has-worker" in switches)
@@ -64,17 +64,17 @@ def test_an_orphan_is_recognised_by_what_it_was_started_with(bench: Bench) -> No
         core,
     ):
         limit = time.monotonic() + PATIENCE  # it may still be closing its output
-        stranger = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
+        stranger = Family(spawned.identity, spawned.mark, NOBODYS)
         while stranger.living() and time.monotonic() < limit:
-            stranger = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
+            stranger = Family(spawned.identity, spawned.mark, NOBODYS)
         assert not stranger.living()
-        family = Family(spawned.identity, spawned.pipe_inode, CHILD)
+        family = Family(spawned.identity, spawned.mark, CHILD)
         assert [facts.pid for facts in family.living()] == [core]
 
 
 def test_what_was_noted_stays_kin_when_nothing_else_is_left(bench: Bench) -> None:
     with engine(bench, "--engine-escapes", "--engine-is-silent") as (spawned, core):
-        family = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
+        family = Family(spawned.identity, spawned.mark, NOBODYS)
         family.note(Census().newcomers())
         spawned.signal_group(signal.SIGKILL)
         while spawned.ending() is None:
@@ -82,11 +82,10 @@ def test_what_was_noted_stays_kin_when_nothing_else_is_left(bench: Bench) -> Non
         assert [facts.pid for facts in family.living()] == [core]
         limit = time.monotonic() + PATIENCE  # it may still be closing its output
         while (
-            Family(spawned.identity, spawned.pipe_inode, NOBODYS).living()
-            and time.monotonic() < limit
+            Family(spawned.identity, spawned.mark, NOBODYS).living() and time.monotonic() < limit
         ):
             time.sleep(0.01)
-        assert not Family(spawned.identity, spawned.pipe_inode, NOBODYS).living()
+        assert not Family(spawned.identity, spawned.mark, NOBODYS).living()
         while family.living():
             os.kill(core, signal.SIGKILL)
 
@@ -98,7 +97,7 @@ def test_reading_the_output_does_not_make_kin(bench: Bench) -> None:
         if stranger == 0:
             signal.pause()
             os._exit(0)
-        family = Family(spawned.identity, spawned.pipe_inode, NOBODYS)
+        family = Family(spawned.identity, spawned.mark, NOBODYS)
         assert [facts.pid for facts in family.living()] == [core]
         os.kill(stranger, signal.SIGKILL)
         os.waitpid(stranger, 0)

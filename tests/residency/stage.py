@@ -207,6 +207,13 @@ class Engine:
         self._over.set()
         return self._report
 
+    async def keep(self, facts: object) -> None:
+        del facts  # these do not outlive anybody
+
+    async def stay(self, why: str, *, hand_over: bool) -> bool:
+        del why, hand_over
+        return False
+
     def tail(self, lines: int) -> tuple[str, ...]:
         return ()
 

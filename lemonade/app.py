@@ -72,6 +72,7 @@ from lemonade.supervisor import (
     LastResort,
     Supervisor,
     begin_again,
+    end_children,
     hold_signals,
     inherit,
 )
@@ -225,7 +226,10 @@ async def _serve(
                 listener.turn_away()
             await pool.close(hand_over=again, drain=drain)
         parts.journal.close()  # who follows a log would keep its connection open
-    if again and parts.restart is not None and parts.restart.is_set():
+    if again and parts.restart is not None and not parts.restart.is_set():
+        log.info("It is not to begin again after all")
+        await asyncio.to_thread(end_children, directories.state / "children")
+    elif again:
         hold_signals()
         log.info("Beginning again")
         address = (settings.host, settings.port)

@@ -16,7 +16,8 @@ def handle_signals(
 ) -> None:
     """The first signal ends the server in order, a second one kills the engines at once.
 
-    A third one ends it as it is; the guardian sees to the engines. SIGHUP has it begin again, unless that says that its terminal is gone.
+    A third one ends it as it is; the guardian sees to the engines. SIGHUP has it begin again,
+    unless that says that its terminal is gone.
     """
     loop = asyncio.get_running_loop()
     had_terminal = _has_terminal()

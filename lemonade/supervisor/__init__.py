@@ -16,6 +16,7 @@ from lemonade.supervisor.states import Phase
 from lemonade.supervisor.succession import (
     Estate,
     begin_again,
+    end_children,
     hold_signals,
     inherit,
     release_signals,
@@ -26,6 +27,6 @@ __all__ = [
     "Account", "Child", "Delegation", "Estate", "Follower", "Heir", "Helper", "Identity",
     "Inhibitor", "Journal", "JournalHandler", "LastResort", "LedgerEntry", "Phase",
     "PortLease", "Probe", "Supervisor", "ask_for_parent_death_signal", "begin_again",
-    "find_delegation", "foretell", "hold_signals", "identity_of", "inherit", "inspect_ledger",
-    "reap_ledger", "release_signals",
+    "end_children", "find_delegation", "foretell", "hold_signals", "identity_of", "inherit",
+    "inspect_ledger", "reap_ledger", "release_signals",
 ]  # fmt: skip

@@ -94,7 +94,7 @@ def begin_again(ledger: Path, command: Sequence[str], estate: Estate) -> str:
         why = str(error)
     with contextlib.suppress(OSError):
         note.unlink(missing_ok=True)
-    _give_up(ledger)
+    end_children(ledger)
     return why
 
 
@@ -130,8 +130,8 @@ def _note(ledger: Path) -> Path:
     return ledger / f"successor.{os.getpid()}"
 
 
-def _give_up(ledger: Path) -> None:
-    """Have a guardian end our children as soon as we have ended."""
+def end_children(ledger: Path) -> None:
+    """Have a guardian end those that were left alone, as soon as we have ended. Blocks."""
     us = Owner.ourselves().identity
     for file in ledger.glob(f"*{SUFFIX}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

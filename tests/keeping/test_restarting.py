@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.keeping.conftest import KEEP, children, kept, taken_over, unloaded
-from tests.serving import PATIENCE, Serving, environment, eventually, gone, serving
+from tests.serving import PATIENCE, Serving, environment, eventually, gone, serving, survivors
 
 pytestmark = pytest.mark.slow
 
@@ -181,6 +181,19 @@ def test_an_answer_that_takes_too_long_ends_with_an_error(home: Path, env: dict[
         restarted(server, before)
         assert taken_over(server, "endless")["pid"] == pid
         assert not server.loaded()["endless"]["is_busy"]
+
+
+def test_who_wants_it_to_end_meanwhile_is_obeyed(home: Path, env: dict[str, str]) -> None:
+    with serving(home, env=env) as server:
+        server.post("load", {"model_name": "endless"})
+        thread, _ = streamed(server, "endless")
+        ask(server)
+        eventually(lambda: "Restarting" in server.log(), "the answer is waited for")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) == 0
+        thread.join(PATIENCE)
+    eventually(lambda: not survivors(home), "nothing is left")
+    assert not kept(home)
 
 
 def test_nobody_is_turned_away_meanwhile(home: Path, env: dict[str, str]) -> None:

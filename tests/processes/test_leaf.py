@@ -98,7 +98,7 @@ def test_it_is_enough_to_be_recognised(bench: Bench, leaf: Leaf) -> None:
     stranger = subprocess.Popen(PROGRAM, env={MARK: bench.mark}, start_new_session=True)
     entrance = os.open(leaf.path / "cgroup.procs", os.O_WRONLY)
     try:
-        family = Family(spawned.identity, spawned.pipe_inode, CHILD, spawned.leaf)
+        family = Family(spawned.identity, spawned.mark, CHILD, spawned.leaf)
         assert family.living() == ()
         os.write(entrance, str(stranger.pid).encode())
         assert [facts.pid for facts in family.living()] == [stranger.pid]

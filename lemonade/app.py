@@ -112,7 +112,7 @@ class ServeOptions:
     command: Sequence[str] = ()
 
 
-def run_server(
+def run_server(  # noqa: PLR0913 - the flags of `serve`
     directories: Directories,
     *,
     host: str | None = None,
@@ -216,26 +216,40 @@ async def _serve(
             for name in options.models:
                 preloads.create_task(_preload(pool, name))
             await shutdown.wait()
-            again = parts.restart is not None and parts.restart.is_set()
-            log.info("Restarting" if again else "Shutting down")
-            handed = tuple(tuple(os.dup(s.fileno()) for s in one) for one in sets if again)
-            drain = configuration.settings.restart_drain_s if again else 0.0
-            last_resort.begin(drain)
-            if again:
-                workers.turn_away(drain)
-                listener.turn_away()
-            await pool.close(hand_over=again, drain=drain)
+            handed = await _end(parts, sets, listener, workers, last_resort)
         parts.journal.close()  # who follows a log would keep its connection open
-    if again and parts.restart is not None and not parts.restart.is_set():
-        log.info("It is not to begin again after all")
-        await asyncio.to_thread(end_children, directories.state / "children")
-    elif again:
+    if handed is not None and parts.restart is not None and parts.restart.is_set():
         hold_signals()
         log.info("Beginning again")
-        address = (settings.host, settings.port)
-        return Estate(address, handed, supervisor.handed_over)
+        return Estate((settings.host, settings.port), handed, supervisor.handed_over)
+    if handed is not None:
+        log.info("It is not to begin again after all")
+        await asyncio.to_thread(end_children, directories.state / "children")
     log.info("Bye")
     return None
+
+
+async def _end(
+    parts: Parts,
+    sets: Sequence[Sequence[socket.socket]],
+    listener: Listener,
+    workers: Workers,
+    last_resort: LastResort,
+) -> tuple[tuple[int, ...], ...] | None:
+    """End the engines; if the server begins again, what listens on its port, and they stay."""
+    again = parts.restart is not None and parts.restart.is_set()
+    log.info("Restarting" if again else "Shutting down")
+    if not again:
+        last_resort.begin()
+        await parts.pool.close()
+        return None
+    handed = tuple(tuple(os.dup(socket_.fileno()) for socket_ in one) for one in sets)
+    drain = parts.configuration.settings.restart_drain_s
+    last_resort.begin(drain)
+    workers.turn_away(drain)
+    listener.turn_away()
+    await parts.pool.close(hand_over=True, drain=drain)
+    return handed
 
 
 async def _join(

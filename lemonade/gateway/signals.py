@@ -11,9 +11,7 @@ from lemonade.gateway.parts import Parts
 from lemonade.supervisor import LastResort, release_signals
 
 
-def handle_signals(
-    parts: Parts, last_resort: LastResort, hurry: Callable[[], None]
-) -> None:
+def handle_signals(parts: Parts, last_resort: LastResort, hurry: Callable[[], None]) -> None:
     """The first signal ends the server in order, a second one kills the engines at once.
 
     A third one ends it as it is; the guardian sees to the engines. SIGHUP has it begin again,

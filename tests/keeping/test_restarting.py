@@ -196,6 +196,22 @@ def test_who_wants_it_to_end_meanwhile_is_obeyed(home: Path, env: dict[str, str]
     assert not kept(home)
 
 
+def test_workers_begin_again_too(home: Path, env: dict[str, str]) -> None:
+    with serving(home, "--workers", "1", env=env) as server:
+        server.post("load", {"model_name": "long"})
+        pid = server.loaded()["long"]["pid"]
+        before = since(server)
+        thread, lines = streamed(server, "long")
+        ask(server)
+        thread.join(PATIENCE)
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+        restarted(server, before)
+        assert taken_over(server, "long")["pid"] == pid
+        for _ in range(8):  # on either process
+            assert server.chat("long").status_code == 200
+        assert zombies_of(server.process.pid) == []
+
+
 def test_nobody_is_turned_away_meanwhile(home: Path, env: dict[str, str]) -> None:
     with serving(home, env=env) as server:
         server.post("load", {"model_name": "one"})

@@ -7,11 +7,8 @@ is what it is given here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
 import os
-import resource
 import socket
 import sys
 import time
@@ -37,6 +34,7 @@ from lemonade.core.events import RequestFinished
 from lemonade.core.records import dataclass
 from lemonade.front import Listener, Workers, adopted, bind
 from lemonade.gateway import Parts, build_application
+from lemonade.gateway.process import allow_many_files, settle_memory
 from lemonade.gateway.server_log import log_request, set_up_logging
 from lemonade.gateway.signals import handle_signals
 from lemonade.hardware import detect, device_memory, real_instruments
@@ -79,9 +77,6 @@ from lemonade.supervisor import (
 from lemonade.telemetry import JsonLines, Lives, Metrics, Statistics
 
 log = logging.getLogger(__name__)
-
-FILES: Final = 65536
-"""How many files and connections the server allows itself, where the system allows so many."""
 
 SHUTDOWN_SECONDS: Final = 5.0
 """How long open client connections may stay after the engines are gone."""
@@ -168,7 +163,7 @@ async def _serve(
     """Serve until the end; what the next server gets if there is to be one."""
     began = time.monotonic()
     set_up_logging(options.log_level or "info")
-    _allow_many_files()
+    allow_many_files()
     config = directories.config
     catalog = Catalog.load(sources(environ, config), trusted(environ, config))
     configuration = Configuration(
@@ -199,7 +194,7 @@ async def _serve(
         last_resort = LastResort()
         handle_signals(parts, last_resort, workers.hurry)
         await stack.enter_async_context(workers)
-        _settle_memory()
+        settle_memory()
         bound = sets[0][0].getsockname()[1]
         _warn_if_open(settings.host, access)
         url = f"http://{_shown_host(settings.host)}:{bound}"
@@ -474,31 +469,10 @@ def _announce(options: ServeOptions, url: str) -> None:
         log.debug("Nobody could be told where we listen: %s", error)
 
 
-def _allow_many_files() -> None:
-    """Every stream takes two descriptors, and the usual first limit is 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def _warn_if_open(host: str, access: AccessKeys) -> None:
     if host in ("localhost", "127.0.0.1", "::1") or access.api_key:
         return
     log.warning("Anybody who reaches %s may use this server: no LEMONADE_API_KEY is set.", host)
-
-
-def _settle_memory() -> None:
-    """Take what is loaded out of the garbage collector's sight, and let it look less often.
-
-    What a request's garbage would make it walk are mostly modules and registries that stay for
-    good. Measured with `make bench`: 7 of 90 us of a request. The little garbage of the start
-    stays with them: finding it would delay the first answer by 30 ms, and frees no page.
-    """
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
-    gc.enable()
 
 
 def _shown_host(host: str) -> str:

@@ -72,7 +72,7 @@ class Told:
 
 
 @contextmanager
-def told(home: Path, *models: str, **config: object) -> Iterator[Told]:
+def told(home: Path, *models: str, workers: int = 0, **config: object) -> Iterator[Told]:
     """A server with these models, none of them loaded; at the end nothing of it is alive."""
     catalog = fake_catalog(home, program=PROGRAMS / "told_engine.py")
     recipe = catalog / "recipes" / "fake.toml"
@@ -84,7 +84,8 @@ def told(home: Path, *models: str, **config: object) -> Iterator[Told]:
     for model in models:
         label = _LABELS.get(model, "chat")
         fake_model(catalog, model, label=label, args=f"--book {book}")
-    with serving(home, env={"LEMONADE_CATALOG": str(catalog)}, config=config) as one:
+    args = ("--workers", str(workers)) if workers else ()
+    with serving(home, *args, env={"LEMONADE_CATALOG": str(catalog)}, config=config) as one:
         yield Told(one, book)
         eventually(
             lambda: not any(row["active_requests"] for row in one.loaded().values()),
@@ -144,6 +145,14 @@ class Wire:
         """Wait for the beginning of an answer."""
         if not self._buffer:
             self._more()
+
+    def rest(self) -> bytes:
+        """Everything until the connection ends."""
+        try:
+            while True:
+                self._more()
+        except Ended:
+            return self._buffer
 
     def line(self) -> bytes:
         while b"\r\n" not in self._buffer:

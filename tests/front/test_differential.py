@@ -1,9 +1,9 @@
 """The relay of the front, aiohttp's way and the engine itself give the same answers.
 
-Two thousand requests are made up from seeds: operations, prefixes, names, bodies and headers of
-clients; statuses, headers, framings and cuts of the engine. Each is sent on both ways through one
-server and straight to its engine. A query is all that keeps a request from the relay, so the same
-server takes both.
+Two thousand requests, and some more with workers, are made up from seeds: operations, prefixes,
+names, bodies and headers of clients; statuses, headers, framings and cuts of the engine. Each is
+sent on both ways through one server and straight to its engine. A query is all that keeps a
+request from the relay, so the same server takes both.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 
 from tests.front.made_up import PREFIXES, Maker
 from tests.front.telling import Heard, Told, Wire, post, told, wire
+from tests.serving import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -75,12 +76,22 @@ class Lines:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Told]:
     home = tmp_path_factory.mktemp("differential")
-    with told(home, *MODELS, max_loaded_models=3) as one:
+    workers: int = request.param
+    with told(home, *MODELS, workers=workers, max_loaded_models=3) as one:
         for model in MODELS:
             assert one.server.post("load", {"model_name": model}).status_code == 200
+        eventually(lambda: ready(one) == workers, "the workers are ready")
         yield one
+
+
+def ready(one: Told) -> int:
+    """How many workers there are."""
+    count: int = one.server.get("health").json().get("workers", {"ready": 0})["ready"]
+    return count
 
 
 @pytest.fixture
@@ -91,6 +102,11 @@ def lines(server: Told) -> Iterator[Lines]:
     yield lines
     for line in (lines.fast, lines.slow, *engines.values()):
         line.close()
+
+
+def one_of_many(one: Told) -> bool:
+    """Whether there are workers."""
+    return "--workers" in one.server.process.args  # type: ignore[operator]
 
 
 def line(heard: Heard) -> bytes:
@@ -114,13 +130,19 @@ def last(engine: Line) -> dict[str, Any]:
     return {**said, "headers": sorted(said.get("headers", ()))}
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(
+    ("server", "seed"),
+    [*((0, seed) for seed in range(SEEDS)), *((2, seed) for seed in range(SEEDS, SEEDS + 5))],
+    indirect=["server"],
+)
 def test_three_ways_to_an_engine_are_one(server: Told, lines: Lines, seed: int) -> None:
     maker = Maker(seed)
     for number in range(REQUESTS):
         case = maker.case()
         where = f"seed {seed}, request {number}: {case.steps}"[:2000]
         engine = lines.engines[case.model]
+        if one_of_many(server):
+            lines.fast.close()  # a new connection comes to any of them
         fast = lines.fast.ask(post(case.body, *case.fields, path=case.path))
         seen = last(engine)
         slow = lines.slow.ask(post(case.body, *case.fields, path=case.path, way="slow"))

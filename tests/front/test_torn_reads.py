@@ -9,12 +9,15 @@ import asyncio
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
 
 from lemonade.relay.client import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, Phase
 from lemonade.relay.reading import HEAD_LIMIT
 from tests.front.house import Call, TestHouse, get, house, post
+from tests.front.telling import CHUNKED, STREAM_HEAD, body, event, told
+from tests.front.telling import post as asked
 
 CHAT = b'{"model":"m","text":"\\u00e9 \xe2\x98\x83"}'
 STREAM = b'{"model":"m","n":3}'
@@ -88,6 +91,49 @@ async def test_a_long_conversation_may_be_cut_in_many_places() -> None:
             blocks = [LONG[a:b] for a, b in zip([0, *cuts], [*cuts, len(LONG)], strict=True)]
             turns = chance.choice((0, 1, 3, 30))
             assert await converse(one, blocks, turns) == expected, (cuts, turns)
+
+
+def on_the_wire() -> bytes:
+    """Requests of all kinds to a whole server; the last closes the connection."""
+    word = event('{"choices":[{"delta":{"content":"x"}}]}')
+    steps = [["send", STREAM_HEAD + CHUNKED + word], ["send", word * 3 + "0\r\n\r\n"]]
+    named = [b"X-Request-Id: r1"]
+    plain, stream = body("m", text="é☃"), body("m", stream=True, steps=steps)
+    error = body("m", steps=[["send", "HTTP/1.1 429 No\r\nContent-Length: 2\r\n\r\n{}"]])
+    return b"".join(
+        (
+            asked(plain, *named), asked(stream, *named), get(b"/live", *named), b"\r\n",
+            asked(plain, *named, way="slow"), asked(error, *named), asked(stream, *named),
+            asked(body("nobody"), *named), asked(b"[]", *named), get(b"/v1/nothing", *named),
+            asked(stream, *named, way="slow"), asked(plain, b"Expect: 100-continue", *named),
+            asked(plain, *named), get(b"/live", b"Connection: close", *named),
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_conversation_with_a_whole_server_may_be_cut_anywhere(
+    tmp_path: Path, workers: int
+) -> None:
+    chance = random.Random(7)
+    whole = on_the_wire()
+    with told(tmp_path, "m", workers=workers) as server, server.wire() as barrier:
+        assert server.server.post("load", {"model_name": "m"}).status_code == 200
+        expected = b""
+        for _ in range(60):
+            many = chance.choice((1, 2, 5)) if expected else 0
+            cuts = sorted(chance.sample(range(1, len(whole)), many))
+            with server.wire() as wire:
+                for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+                    wire.say(whole[a:b])
+                    # Whoever answers this has read what was said, if it is the same process.
+                    barrier.say(get())
+                    assert barrier.hear().status == 200
+                said = re.sub(rb"Date: [^\r]*\r\n", b"", wire.rest())
+            expected = expected or said
+            assert said == expected, cuts
+        assert len(re.findall(rb"HTTP/1.1 200 ", expected)) == 9
 
 
 async def ended(call: Call, one: TestHouse, status: int) -> None:

@@ -32,6 +32,9 @@ from lemonade.relay.exchange import Patience
 _LENGTH: Final = 4
 """Bytes that say how long a message is."""
 
+_WAITS: Final = 0.02
+"""Seconds that a message may wait for company if it is not urgent."""
+
 M = TypeVar("M")
 
 
@@ -210,7 +213,11 @@ class Moved(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Channel(asyncio.Protocol, Generic[M]):
-    """One end of the way between server and worker. What one turn says is written at once."""
+    """One end of the way between server and worker.
+
+    What one turn of the loop says is written at once. What can wait is, since being told of every
+    request by itself costs the server more than to be told of many.
+    """
 
     def __init__(self, kinds: Any, hear: Callable[[M], None], ended: Callable[[], None]) -> None:  # noqa: ANN401
         """Not connected yet.
@@ -227,19 +234,28 @@ class Channel(asyncio.Protocol, Generic[M]):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._unsent = bytearray()
+        self._due: asyncio.Handle | None = None
+        self._urgent = False
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, *, urgent: bool = True) -> None:
         """Say something. Whom nobody hears any more speaks in vain."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         written = self._encoder.encode(message)
-        if not self._unsent:
+        if urgent and not self._urgent:
+            self._urgent = True
             asyncio.get_running_loop().call_soon(self.flush)
+        elif self._due is None and not self._urgent:
+            self._due = asyncio.get_running_loop().call_later(_WAITS, self.flush)
         self._unsent += len(written).to_bytes(_LENGTH, "little") + written
 
     def flush(self) -> None:
         """Write what was said."""
+        self._urgent = False
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         if self._unsent and self._transport is not None:
             self._transport.write(bytes(self._unsent))
         self._unsent.clear()

@@ -141,7 +141,7 @@ class Worker(Reception):
 
     def publish(self, request_id: str, event: RequestFinished) -> None:
         """Tell the server, where everybody is told."""
-        self._channel.send(Finished(request_id, event))
+        self._channel.send(Finished(request_id, event), urgent=False)
 
     def passes_on(self, target: Target) -> bool:
         """The server asks again: it loads the model first."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +15,15 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.serving import Serving, eventually, fake_catalog, fake_model, serving, survivors
+from tests.serving import (
+    Serving,
+    environment,
+    eventually,
+    fake_catalog,
+    fake_model,
+    serving,
+    survivors,
+)
 from tests.workers.seeing import (
     ask,
     begin,
@@ -234,6 +245,32 @@ def test_who_waits_is_told_by_a_worker_too(server: Serving) -> None:
         assert is_held_by(one, worker)
     set_heartbeat(10)
     server.post("load", {"model_name": "warm", "fake_args": ""}).raise_for_status()
+
+
+def test_how_many_there_are_is_shown(server: Serving) -> None:
+    def relayed() -> int:
+        page = requests.get(f"{server.url}/metrics", timeout=10).text
+        assert re.search(r"\nlemonade_workers 1(\.0)?\n", page)
+        found = re.search(
+            r'^lemonade_worker_requests_total\{worker="1"\} (\d+)', page, re.MULTILINE
+        )
+        assert found
+        return int(found[1])
+
+    before = relayed()
+    with connection(server, "warm", at_worker=True) as one:
+        ask(one, "warm")
+    eventually(lambda: relayed() >= before + 2, "what it relayed is counted")
+    for command in ("ps", "status"):
+        argv = [sys.executable, "-m", "lemonade", command, "--port"]
+        said = subprocess.run(
+            [*argv, str(urlsplit(server.url).port)],
+            env=environment(server.home),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "1 of 1 workers relay beside the server." in said.stderr
 
 
 def test_a_port_is_not_shared_with_another_server(server: Serving, tmp_path: Path) -> None:

@@ -25,16 +25,19 @@ STREAM = STREAM_HEAD + CHUNKED
 WORD = '{"choices":[{"delta":{"content":"x"}}]}'
 WHOLE = ["send", STREAM + event(WORD) + event("[DONE]") + "0\r\n\r\n"]
 WAYS = ["fast", "slow"]
+SERVERS = [("fast", 0), ("slow", 0), ("fast", 2)]
 
 pytestmark = pytest.mark.slow
 _names = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+@pytest.fixture(scope="module", params=[0, 2], ids=["one process", "workers"])
+def one(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Told]:
     """A server whose engine lives through everything that happens here."""
     home = tmp_path_factory.mktemp("endings")
-    with told(home, "m", max_loaded_models=8) as server:
+    with told(home, "m", workers=request.param) as server:
         assert server.server.post("load", {"model_name": "m"}).status_code == 200
         yield server
 
@@ -255,12 +258,12 @@ def test_the_engine_learns_that_a_client_has_left(
         assert one.asked(name) == 1
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "workers"), SERVERS)
 def test_an_engine_that_is_silent_for_too_long_is_not_waited_for(
-    tmp_path_factory: pytest.TempPathFactory, way: str
+    tmp_path_factory: pytest.TempPathFactory, way: str, workers: int
 ) -> None:
     home = tmp_path_factory.mktemp("silent")
-    with told(home, "m", global_timeout=1) as server, server.wire() as wire:
+    with told(home, "m", workers=workers, global_timeout=1) as server, server.wire() as wire:
         assert server.server.post("load", {"model_name": "m"}).status_code == 200
         wire.say(post(body("m", note="mute", steps=[["stay"]]), way=way) + LIVE)
         heard = wire.hear()
@@ -278,13 +281,16 @@ def test_an_engine_that_is_silent_for_too_long_is_not_waited_for(
         assert wire.hear().body == b'{"status": "ok"}'
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "workers"), SERVERS)
 def test_an_engine_that_is_killed_is_loaded_again_and_asked_again(
-    tmp_path_factory: pytest.TempPathFactory, way: str
+    tmp_path_factory: pytest.TempPathFactory, way: str, workers: int
 ) -> None:
     """Killed before its first byte once, then in the middle of a stream, then every time."""
     home = tmp_path_factory.mktemp("killed")
-    with told(home, *"mnop", max_loaded_models=4) as server, server.wire() as wire:
+    with (
+        told(home, *"mnop", workers=workers, max_loaded_models=4) as server,
+        server.wire() as wire,
+    ):
         for model in "mnop":
             assert server.server.post("load", {"model_name": model}).status_code == 200
         pid = server.server.loaded()["m"]["pid"]
@@ -322,12 +328,12 @@ def test_an_engine_that_is_killed_is_loaded_again_and_asked_again(
             assert wire.hear().body == b'{"status": "ok"}'
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "workers"), SERVERS)
 def test_a_client_may_leave_while_its_request_is_asked_again(
-    tmp_path_factory: pytest.TempPathFactory, way: str
+    tmp_path_factory: pytest.TempPathFactory, way: str, workers: int
 ) -> None:
     home = tmp_path_factory.mktemp("left")
-    with told(home, "m") as server:
+    with told(home, "m", workers=workers) as server:
         assert server.server.post("load", {"model_name": "m"}).status_code == 200
         with server.wire() as wire:
             asks = [[["die"]], [["stay"]]]

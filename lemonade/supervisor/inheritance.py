@@ -32,7 +32,7 @@ from lemonade.supervisor.spool import Spool
 log = logging.getLogger(__name__)
 
 LOCK: Final = "taking-over.lock"
-"""Held by whoever takes over or ends what is left: what one looks at, another must not."""
+"""Held by whoever takes over: what one server looks at, another must not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,14 +200,17 @@ class Supervisor:
             BadConfigFile: likewise.
             ShuttingDown: the supervisor is on its way out.
         """
+        number, spool = _child_id(spec.name), None
+        if self._around is not None and self._keep():
+            spool = await self._around.beside.disk(self._ledger.spool, number)
         if self._closing or self._around is None:
             raise ShuttingDown(
                 "The server is shutting down and starts no engines.",
                 remedy="Try again when it runs.",
             )
-        number, grove = _child_id(spec.name), self._around.grove
+        grove = self._around.grove
         leaf = grove.leaf(number) if grove is not None else None
-        spawned = spawn(spec, number, leaf, self._ledger.spool(number) if self._keep() else None)
+        spawned = spawn(spec, number, leaf, spool)
         try:
             child = Child(number, spec, probe, spawned, self._around)
             self._begin(child)

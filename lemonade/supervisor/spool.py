@@ -73,6 +73,13 @@ class Spool:
         self._note()
         return len(data)
 
+    def has_news(self) -> bool:
+        """Whether `take` has something to do. Asks the kernel about an open file, and no disk."""
+        if self._descriptor is None:
+            return True
+        size = os.fstat(self._descriptor).st_size
+        return size != self._offset or size > self._limit
+
     def recall(self) -> bytes:
         """The last of what an earlier reader has read; reading goes on behind that."""
         try:
@@ -143,7 +150,7 @@ class SpoolReader:
         """Follow the file until cancelled."""
         pause = _QUICK
         while True:
-            read = await self._beside.disk(self._spool.take)
+            read = await self._beside.disk(self._spool.take) if self._spool.has_news() else 0
             while self._feed():
                 await asyncio.sleep(0)
             if read == _CHUNK:

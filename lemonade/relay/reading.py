@@ -144,7 +144,8 @@ def _judge(
     stays = b"close" not in words if modern else b"keep-alive" in words
     if coding is not None or b"upgrade" in fields or method == b"CONNECT":
         return RequestHead(Verdict.GIVE)
-    ours = method == b"POST" and modern and said is not None and fields.keys().isdisjoint(_UNUSUAL)
+    ours = method == b"POST" and modern and said is not None and b"host" in fields
+    ours = ours and fields.keys().isdisjoint(_UNUSUAL)
     verdict = Verdict.OURS if ours else Verdict.LEND
     return RequestHead(verdict, method, target, length, stays, fields)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.front.made_up import PREFIXES, Maker
-from tests.front.telling import Heard, Told, Wire, post, told, wire
+from tests.front.telling import CHAT, Heard, Told, Wire, body, post, told, wire
 from tests.serving import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -160,6 +160,53 @@ def test_three_ways_to_an_engine_are_one(server: Told, lines: Lines, seed: int) 
         target = b"/v1" + TARGETS.get(target, target)
         direct = engine.ask(post(case.body, *case.fields, path=target))
         compare(fast, direct, where)
+
+
+HEADS: dict[str, list[bytes]] = {
+    "no host": [],
+    "an empty host": [b"Host:"],
+    "an odd host": [b"Host: a b"],
+    "an empty value": [b"Host: x", b"X-A:"],
+    "any bytes": [b"Host: x", b"X-A: \xff\xe2 \t x"],
+    "a key in any bytes": [b"Host: x", b"Authorization: \xff"],
+    "a control character": [b"Host: x", b"X-A: \x01"],
+    "an odd name": [b"Host: x", b"X!#$%&'*+-.^_`|~: a"],
+    "a long name": [b"Host: x", b"X" * 300 + b": a"],
+    "a long value": [b"Host: x", b"X-A: " + b"a" * 7800],
+    "too long a value": [b"Host: x", b"X-A: " + b"a" * 8200],
+    "many fields": [b"Host: x", *(b"X-%d: a" % number for number in range(95))],
+    "too many fields": [b"Host: x", *(b"X-%d: a" % number for number in range(130))],
+    "connections": [b"Host: x", b"Connection: a", b"Connection: close"],
+    "an upgrade to nothing": [b"Host: x", b"Connection: upgrade"],
+    "trailers": [b"Host: x", b"TE: trailers", b"Trailer: a"],
+    "an origin of no page": [b"Host: x", b"Origin: null"],
+    "an empty origin": [b"Host: x", b"Origin:"],
+    "conditions": [b"Host: x", b"If-None-Match: *", b"Range: bytes=0-3"],
+    "a form": [b"Host: x", b"Content-Type: multipart/form-data"],
+    "no coding": [b"Host: x", b"Content-Encoding: identity"],
+    "a coding that is not true": [b"Host: x", b"Content-Encoding: gzip"],
+    "too long a name for itself": [b"Host: x", b"X-Request-Id: " + b"r" * 129],
+}
+
+
+@pytest.mark.parametrize("server", [0], indirect=True)
+@pytest.mark.parametrize("fields", HEADS.values(), ids=HEADS.keys())
+def test_heads_that_are_unusual_are_met_alike(server: Told, fields: list[bytes]) -> None:
+    asked = body("m")
+    size = b"Content-Length: %d" % len(asked)
+    heard = []
+    for query in (b"", b"?x=1"):
+        with server.wire() as raw:
+            first = b"POST %b%b HTTP/1.1" % (CHAT, query)
+            raw.say(b"\r\n".join((first, *fields, size, b"", asked)))
+            heard.append(raw.hear())
+    fast, slow = heard
+    assert line(fast) == line(slow)
+    assert fast.body == slow.body
+    mine = {"x-request-id"}  # counted on from one to the next
+    assert [one for one in pairs(fast) if one[0] not in mine] == [
+        one for one in pairs(slow) if one[0] not in mine
+    ]
 
 
 def compare(relayed: Heard, direct: Heard, where: str) -> None:

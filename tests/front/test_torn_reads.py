@@ -205,9 +205,7 @@ async def settled(call: Call) -> None:
 async def test_an_answer_may_take_its_time() -> None:
     async with house() as one:
         call = await one.call()
-        call.say(
-            b'POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 18\r\n\r\n{"model":"silent"}'
-        )
+        call.say(post(b'{"model":"silent"}'))
         assert call.client.phase is Phase.RELAYING
         assert call.client.deadline == float("inf")
         call.hang_up()

@@ -37,7 +37,7 @@ from lemonade.residency import Lease, Phase, Resident
 _MOST_NAMES: Final = 256
 """Names that one grant may have; who asks by more has the server."""
 
-_LATELY: Final = 64
+_LATELY: Final = 16
 """Grants that are remembered, those that are over included."""
 
 Send = Callable[[Message], None]
@@ -184,6 +184,8 @@ class Granting:
 
     def refresh(self) -> None:
         """Tell the workers what has changed: who serves, and what names mean."""
+        if not self._workers:
+            return
         serving = [one for one in self._parts.pool.residents() if _grantable(one)]
         for resident in [one for one in self._grants if one not in serving]:
             self._withdraw(resident)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import re
 import socket
 import subprocess
@@ -180,18 +181,22 @@ def test_a_worker_takes_what_has_become_warm(server: Serving) -> None:
 
 def test_names_of_requests_pass(server: Serving) -> None:
     with connection(server, "warm", at_worker=True) as one:
-        one.request(
-            "POST",
-            "/v1/chat/completions",
-            BODY,
-            {"Content-Type": "application/json", "X-Request-Id": "mine"},
-        )
-        assert read(one.getresponse())[1]["x-request-id"] == "mine"
-    eventually(lambda: " mine lemonade.app: warm chat: 200" in server.log(), "it is in the log")
+        when_noted(server, one)
+
+
+def when_noted(server: Serving, one: http.client.HTTPConnection) -> None:
+    """Ask something that has a name, and wait for its line in the log: all before it is noted."""
+    name = f"mine-{random.getrandbits(32)}"
+    headers = {"Content-Type": "application/json", "X-Request-Id": name}
+    one.request("POST", "/v1/chat/completions", BODY, headers)
+    assert read(one.getresponse())[1]["x-request-id"] == name
+    line = re.compile(f" {name} .*warm chat: 200")
+    eventually(lambda: line.search(server.log()), "it is in the log")
 
 
 def test_statistics_are_those_of_the_server(server: Serving) -> None:
     def counted(one: http.client.HTTPConnection) -> dict[str, int]:
+        when_noted(server, one)
         before = server.get("stats").json()
         for more in ({}, {"stream": True, "stream_options": {"include_usage": True}}):
             ask(one, "warm", **more)

@@ -254,7 +254,10 @@ async def shutdown(request: web.Request) -> web.Response:
     finally:
         # Also for a client that does not wait for it: a closed pool serves nobody any more.
         parts.shutdown.set()
-    return json_response({"status": "shutting down", "kept": sorted(parts.pool.left)})
+    told: dict[str, Any] = {"status": "shutting down"}
+    if kept := sorted(parts.pool.left):
+        told["kept"] = kept
+    return json_response(told)
 
 
 async def restart(request: web.Request) -> web.Response:

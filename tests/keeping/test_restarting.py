@@ -277,3 +277,30 @@ def test_a_terminal_that_closes_ends_the_server(home: Path, env: dict[str, str])
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert b"Bye" in log.read_bytes()
+
+
+EMBEDDING = """
+import os
+from lemonade.app import run_server
+from lemonade.storage import directories
+run_server(directories(os.environ), port=0, announce=lambda url: print(url, flush=True))
+"""
+
+
+def test_a_program_that_embeds_the_server_is_not_run_again(
+    home: Path, env: dict[str, str]
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", EMBEDDING],
+        env={**environment(home), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        answer = requests.post(f"{url}/internal/restart", timeout=PATIENCE)
+        assert answer.status_code == 409
+        assert "another program" in answer.text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0

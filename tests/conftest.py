@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ settings.register_profile(
 settings.load_profile("house")
 
 _FOR_TESTS = ("LEMONADE_WHEELS", "LEMONADE_VLLM_CACHE", "LEMONADE_PYPI_EXTRA_URL")
+
+for number in (signal.SIGHUP, signal.SIGINT):
+    # `nohup` and `&` have us ignore them, and what we start would do so too.
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 for name in tuple(os.environ):
     # Keys, hosts and directories of the person who runs the tests must not leak into them.

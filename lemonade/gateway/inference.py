@@ -244,6 +244,7 @@ async def _forward(
             sieve=sieve,
             prelude=prelude,
             buffer_errors=True,
+            fresh=not may_retry,
             explain=lambda error: explain(error, resident),
         )
         if isinstance(outcome, BufferedError):

@@ -119,6 +119,7 @@ async def relay(  # noqa: PLR0913 - it joins two connections
     sieve: Sieve | None = None,
     prelude: Prelude | None = None,
     buffer_errors: bool = False,
+    fresh: bool = False,
     explain: Callable[[UpstreamError], Awaitable[None]] = _add_nothing,
 ) -> RelayOutcome | BufferedError:
     """Send a request to a child and its answer to the client.
@@ -136,6 +137,7 @@ async def relay(  # noqa: PLR0913 - it joins two connections
         sieve: takes out of a stream what the client did not ask for.
         prelude: what the client may have been told while it waited.
         buffer_errors: return a child's error as a `BufferedError` instead of relaying it.
+        fresh: use no connection that was kept.
         explain: adds to an error what is known, before a client in the middle of a stream is told.
 
     Returns:
@@ -171,7 +173,7 @@ async def relay(  # noqa: PLR0913 - it joins two connections
 
     complete = False
     try:
-        await upstream.converse(upstream_request, forwarder.take_head, drained)
+        await upstream.converse(upstream_request, forwarder.take_head, drained, fresh=fresh)
         complete = True
     except UpstreamError as error:
         if forwarder.refusal is None:

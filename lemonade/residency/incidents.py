@@ -14,7 +14,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -40,6 +40,7 @@ _MOST_WORDS: Final = 500
 _MOST_SAMPLES: Final = 200
 _SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
 _DETAIL: Final = re.compile(r"[a-zA-Z0-9_:]+_bucket[{ ]")
+_ID_TIME: Final = "%y%m%d-%H%M%S-%f"
 _LOOKS_LIKE: Final = re.compile(r"\d{6}-\d{6}-\d{3,}")
 
 
@@ -191,10 +192,10 @@ class Incidents(TaskOwner):
 
     def _next_id(self, now: datetime) -> IncidentId:
         """From the time, and after the last one."""
-        name = f"{now:%y%m%d-%H%M%S}-{now.microsecond // 1000:03d}"
+        name = f"{now:{_ID_TIME}}"[:-3]  # to the millisecond
         if name <= self._last:
-            head, _, tail = self._last.rpartition("-")
-            name = f"{head}-{int(tail) + 1:03d}"
+            last = datetime.strptime(f"{self._last}000", _ID_TIME)  # noqa: DTZ007 - compared as text
+            name = f"{last + timedelta(milliseconds=1):{_ID_TIME}}"[:-3]
         self._last = name
         return IncidentId(name)
 

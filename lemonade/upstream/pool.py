@@ -173,6 +173,8 @@ class Upstream:
         request: UpstreamRequest,
         head_sink: HeadSink,
         drained: Callable[[], Awaitable[None]],
+        *,
+        fresh: bool = False,
     ) -> None:
         """Send a request and stay until its answer is complete.
 
@@ -183,12 +185,14 @@ class Upstream:
             request: to send.
             head_sink: takes the head and says who takes the body; see `Connection`.
             drained: awaited after a sink had enough; reading goes on when it returns.
+            fresh: take no connection that was kept: it might be closed, and then the request
+                would be sent twice.
 
         Raises:
             UpstreamError: the answer is not complete. What came of it went to the sinks.
         """
         head = self.render(request)
-        connection = self.take()
+        connection = None if fresh else self.take()
         if connection is not None:
             try:
                 await _attend(connection, head, request, head_sink, drained)

@@ -135,7 +135,7 @@ def test_what_several_processes_share_is_counted_once(bench: Bench) -> None:
     spec = replace(bench.spec(0), argv=(sys.executable, "-S", "-c", SHARES))
     spawned = spawn(spec, CHILD)
     os.set_blocking(spawned.output, True)
-    family = Family(spawned.identity, spawned.pipe_inode, CHILD)
+    family = Family(spawned.identity, spawned.mark, CHILD)
     beside = Beside()
     try:
         said = b""
@@ -168,7 +168,7 @@ def test_a_cgroup_that_counts_is_believed(bench: Bench, tmp_path: Path) -> None:
     try:
         while b"listening" not in os.read(spawned.output, 4096):
             pass
-        family = Family(spawned.identity, spawned.pipe_inode, CHILD, leaf)
+        family = Family(spawned.identity, spawned.mark, CHILD, leaf)
         holdings = Holdings(family, no_devices, beside)
         holdings.look(at_devices=False)
         assert holdings.resident_bytes == 700_000_000

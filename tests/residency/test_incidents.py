@@ -22,6 +22,12 @@ async def test_names_sort_by_time_and_are_never_used_twice(tmp_path: Path) -> No
     assert sorted(path.stem for path in (tmp_path / "i").iterdir()) == names
 
 
+async def test_names_go_on_where_a_second_ends(tmp_path: Path) -> None:
+    async with Incidents(tmp_path / "i", version="1") as incidents:
+        names = [incidents.add(failure()).id for _ in range(1500)]
+        assert names == sorted(set(names))
+
+
 async def test_the_oldest_give_way(tmp_path: Path) -> None:
     folder = tmp_path / "i"
     async with Incidents(folder, version="1", most=3) as incidents:

@@ -116,6 +116,10 @@ def test_nobody_has_looked_yet(server: Serving, releases: Releases) -> None:
     assert lists(releases) == 1
 
 
+def _asked_at(cache: Path) -> float:
+    return float(json.loads(cache.read_text())["somebody/fake"]["asked_at"])
+
+
 def test_a_list_that_cannot_be_read_ends_no_server(
     server: Serving, releases: Releases, home: Path
 ) -> None:
@@ -129,6 +133,8 @@ def test_a_list_that_cannot_be_read_ends_no_server(
         cache.write_text(json.dumps({"somebody/fake": entry}))
         row(server)
         eventually(lambda before=asked: lists(releases) > before, "the list was asked for")
+        if not fault:  # what is written next must not be written over by this answer
+            eventually(lambda: _asked_at(cache), "the answer is kept")
     refused = server.post("install", ONE)
     assert refused.json()["message"].startswith("fake:release stays at v10"), refused.text
     assert server.get("health").status_code == 200

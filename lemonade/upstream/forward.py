@@ -25,6 +25,9 @@ ERROR_LIMIT: Final = 64 * 1024
 _HELD_LIMIT: Final = 64 * 1024
 """How long an unfinished chunk of a stream may grow before it is passed on as it is."""
 
+_SHORT: Final = 8
+"""What is longer shows by itself whether an event ends with it."""
+
 _EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _NO_EXTRA: Final = Extra()
 _COMMENTS: Final = re.compile(rb"(?:[0-9A-Fa-f]+\r\n(?::[^\r\n]*\r?\n)+\r?\n\r\n)+")
@@ -180,7 +183,7 @@ class Forwarder:
         return self._pass_on(block)
 
     def _pass_on(self, block: bytes) -> bool:
-        self._last = block if len(block) > 8 else self._last[-8:] + block
+        self._last = block if len(block) > _SHORT else self._last[-_SHORT:] + block
         return self._write(block)
 
     def _pass_whole_chunks(self, block: bytes, whole: int) -> bool:
@@ -188,6 +191,18 @@ class Forwarder:
 
         So whatever happens to the child, the client's stream is at a place where we can speak.
         """
+        if whole == len(block) > _SHORT and not self._held and not self._unsent_head:
+            # Nearly every block of a stream is like that: `_pass`, `_pass_on` and `_write` in one.
+            transport = self._transport
+            if self._tap is not None:
+                self._tap(block)
+            self._torn = False
+            self._last = block
+            if transport.is_closing():
+                return True
+            self.sent += whole
+            transport.write(block)
+            return self._enough()
         if whole == len(block):
             out = self._held + block if self._held else block
             self._held = b""

@@ -262,6 +262,13 @@ class ChunkedBody(BodyWalker):
         """As promised by the base class."""
         size = len(block)
         self.used = size
+        if self._pieces is None and not (self._left or self._line or self._in_trailers):
+            # Nearly every block is one whole chunk.
+            only = _SIZE_LINE.match(block)
+            if only is not None and block[-2:] == b"\r\n":
+                length = int(only[1], 16)
+                if length and only.end() + length + 2 == size:
+                    return size
         position = whole = 0
         while position < size:
             if self._left:

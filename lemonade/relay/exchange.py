@@ -210,8 +210,8 @@ class Exchange:
     # ---- the way of nearly all requests
 
     def begin(self) -> None:
-        """Ask the engine."""
-        connection = self._right.upstream.take()
+        """Ask the engine; over a connection that was kept, unless one has been lost already."""
+        connection = None if self._asked_again else self._right.upstream.take()
         if connection is None:
             self._spawn(self._connect)
         else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from lemonade.config import Settings
 from lemonade.core.errors import LemonadeError, UpstreamError
 from lemonade.core.events import RequestAskedAgain, RequestFinished
 from lemonade.core.inference import Inference
@@ -25,10 +25,9 @@ from lemonade.relay import (
     Right,
     Target,
     fit_now,
+    see_through,
 )
 from lemonade.residency import Lease, Resident
-
-log = logging.getLogger(__name__)
 
 _KNOWN: Final = 1024
 """How many names of models are remembered."""
@@ -47,6 +46,8 @@ class Relay(TaskOwner):
         self.ids = RequestIds()
         self._keys: dict[tuple[str, str], str] = {}
         self._version = -1
+        self._settings = parts.configuration.settings
+        self._patience = _patience(self._settings)
         self._exchanges: set[Exchange] = set()
 
     async def _end_all(self) -> None:
@@ -82,7 +83,7 @@ class Relay(TaskOwner):
 
     def spawn(self, exchange: Exchange, deed: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Do something that waits, on behalf of an exchange."""
-        return self._tasks.create_task(self._do(exchange, deed))
+        return self._tasks.create_task(see_through(exchange, deed))
 
     def forget(self, exchange: Exchange) -> None:
         """It is over."""
@@ -92,11 +93,10 @@ class Relay(TaskOwner):
     def patience(self) -> Patience:
         """As the settings are now."""
         settings = self.parts.configuration.settings
-        return Patience(
-            float(settings.global_timeout),
-            settings.heartbeat_after_s,
-            settings.heartbeat_every_s,
-        )
+        if settings is not self._settings:  # a change makes new ones
+            self._settings = settings
+            self._patience = _patience(settings)
+        return self._patience
 
     def step_of(self, model: str) -> str:
         """What a request for that model is waiting for."""
@@ -141,13 +141,6 @@ class Relay(TaskOwner):
             raise
         return Chance(wanted, resident, lease, fitted)
 
-    async def _do(self, exchange: Exchange, deed: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await deed()
-        except Exception:  # a bug in one request must not take the others down
-            log.exception("Relaying failed")
-            exchange.fail()
-
     def _warm(self, wanted: Inference) -> Resident | None:
         """The resident that can answer at once.
 
@@ -165,3 +158,11 @@ class Relay(TaskOwner):
             check_type(self.parts, wanted)
             key = self._keys[known] = spec.canonical_name
         return self.parts.pool.warm(key)
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(
+        float(settings.global_timeout),
+        settings.heartbeat_after_s,
+        settings.heartbeat_every_s,
+    )

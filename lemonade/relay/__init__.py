@@ -9,7 +9,7 @@ from lemonade.relay.client import Answer, Client, Helper, Phase
 from lemonade.relay.counting import finished
 from lemonade.relay.crew import Crew
 from lemonade.relay.entrance import MAX_BODY_BYTES, PREFIXES, Entrance, Entry
-from lemonade.relay.exchange import Chance, Exchange, Patience
+from lemonade.relay.exchange import Chance, Exchange, Patience, see_through
 from lemonade.relay.fitting import adapt, fit_now
 from lemonade.relay.handing import Taker, read_rest
 from lemonade.relay.messages import (
@@ -50,5 +50,5 @@ __all__ = [
     "Helper", "Logged", "Message", "Moved", "Named", "Patience", "Phase", "Prelude", "Puzzled",
     "Ready", "Reception", "Refused", "RequestHead", "RequestIds", "Right", "Settings", "Taker",
     "Target", "Use", "Verdict", "Welcome", "Withdrawn", "adapt", "check_origin", "finished",
-    "fit_now", "read_head", "read_rest",
+    "fit_now", "read_head", "read_rest", "see_through",
 ]  # fmt: skip

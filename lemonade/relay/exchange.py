@@ -115,6 +115,15 @@ class Owner(Protocol):
         """
 
 
+async def see_through(exchange: Exchange, deed: Callable[[], Awaitable[None]]) -> None:
+    """Do something on behalf of an exchange. What it fails with ends that one, and is logged."""
+    try:
+        await deed()
+    except Exception:  # a bug in one request must not take the others down
+        log.exception("Relaying failed")
+        exchange.fail()
+
+
 class Exchange:
     """One request for a model that was warm when it came.
 

@@ -29,7 +29,7 @@ from lemonade.core.inference import Inference
 from lemonade.dialects import read_inference
 from lemonade.relay.client import Client
 from lemonade.relay.entrance import Entrance, Entry
-from lemonade.relay.exchange import Chance, Exchange, Patience
+from lemonade.relay.exchange import Chance, Exchange, Patience, see_through
 from lemonade.relay.fitting import fit_now
 from lemonade.relay.grants import Grants, HeldRight
 from lemonade.relay.handing import Hander
@@ -134,7 +134,7 @@ class Worker(Reception):
 
     def spawn(self, exchange: Exchange, deed: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Do something that waits, on behalf of an exchange."""
-        return self._tasks.create_task(_do(exchange, deed))
+        return self._tasks.create_task(see_through(exchange, deed))
 
     def forget(self, exchange: Exchange) -> None:
         """It is over; its client kept it."""
@@ -169,14 +169,6 @@ class Worker(Reception):
 
     def _later(self, deed: Coroutine[Any, Any, None]) -> None:
         self._tasks.create_task(deed)
-
-
-async def _do(exchange: Exchange, deed: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await deed()
-    except Exception:  # a bug in one request must not take the others down
-        log.exception("Relaying failed")
-        exchange.fail()
 
 
 class _Lines(logging.Handler):
@@ -247,7 +239,7 @@ async def _serve(channel_end: int, handing_end: int, listening: Sequence[int]) -
 
 
 def _settle_memory() -> None:
-    """As the server does it; see there."""
+    """As `gateway.process.settle_memory`; nobody waits for this start, so it collects first."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)

@@ -169,8 +169,9 @@ class Incidents(TaskOwner):
 
     async def newest(self, *, model: str = "", limit: int = MOST_INCIDENTS) -> list[JsonObject]:
         """The newest first, of one model or of all."""
+        waiting = dict(self._unwritten)  # what is written meanwhile may be in neither afterwards
         kept = await asyncio.to_thread(self._read_all)
-        found = {**kept, **self._unwritten}
+        found = {**kept, **waiting, **self._unwritten}
         chosen = [found[name] for name in sorted(found, reverse=True)]
         return [one for one in chosen if not model or one.get("model") == model][:limit]
 

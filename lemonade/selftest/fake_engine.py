@@ -281,7 +281,7 @@ class Connection:
                 self.error(500, "no kernel image is available for execution", "server_error")
             case "crash":
                 say("error: no kernel image is available for execution")
-                os.kill(os.getpid(), signal.SIGABRT)
+                signal.raise_signal(signal.SIGABRT)
                 self.wait(FOREVER)
             case _:
                 self.wait(FOREVER)
@@ -321,7 +321,7 @@ class Connection:
         once = self.engine.options.crash_after_head
         if once and not Path(once).exists():
             Path(once).touch()
-            os.kill(os.getpid(), signal.SIGSEGV)
+            signal.raise_signal(signal.SIGSEGV)  # this thread dies here
         for number in range(count):
             if number == self.engine.options.drop_mid_stream:
                 raise Gone

@@ -188,10 +188,10 @@ class Engine:
             raise ExitedWhileStarting(f"{self.name} ended")
 
     async def stands_still(self, patience: float) -> None:
-        raise NotImplementedError
+        raise AssertionError("nothing on this stage asks for it")
 
     def give_up(self, why: str, word: str) -> None:
-        raise NotImplementedError
+        raise AssertionError("nothing on this stage asks for it")
 
     async def ended(self) -> ExitReport:
         await self._over.wait()

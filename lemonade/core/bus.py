@@ -22,23 +22,31 @@ class Bus:
 
     def __init__(self) -> None:
         self._listeners: list[tuple[type[Event], Callable[..., None]]] = []
+        self._of: dict[type[Event], tuple[Callable[..., None], ...]] = {}
+        """Who hears what, as far as it was asked since somebody subscribed or left."""
 
     def subscribe(self, kind: type[E], listener: Callable[[E], None]) -> Callable[[], None]:
         """Call `listener` for every event of `kind` or a subclass; returns how to stop that."""
         entry = (kind, listener)
         self._listeners.append(entry)
+        self._of.clear()
 
         def unsubscribe() -> None:
             if entry in self._listeners:
                 self._listeners.remove(entry)
+                self._of.clear()
 
         return unsubscribe
 
     def publish(self, event: Event) -> None:
         """Tell everybody who asked. Never raises."""
-        for kind, listener in tuple(self._listeners):
-            if isinstance(event, kind):
-                try:
-                    listener(event)
-                except Exception:  # an observer must never change what the server does
-                    log.exception("A listener failed on %s", type(event).__name__)
+        kind = type(event)
+        listeners = self._of.get(kind)
+        if listeners is None:
+            listeners = tuple(one for wanted, one in self._listeners if issubclass(kind, wanted))
+            self._of[kind] = listeners
+        for listener in listeners:
+            try:
+                listener(event)
+            except Exception:  # an observer must never change what the server does
+                log.exception("A listener failed on %s", kind.__name__)

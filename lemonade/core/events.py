@@ -5,15 +5,18 @@ Events are for observing: nothing in the control path may depend on a listener.
 
 from __future__ import annotations
 
+import msgspec
+
 from lemonade.core.ids import BackendId, ChildId, IncidentId
 from lemonade.core.inference import Operation, Usage
 from lemonade.core.process import ExitReport, StartStep
 from lemonade.core.records import dataclass
 
 
-@dataclass(frozen=True, slots=True)
 class Event:
     """Something happened."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +245,7 @@ class QuarantineEnded(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFinished(Event):
+class RequestFinished(msgspec.Struct, Event, frozen=True):
     """An inference request is over.
 
     Attributes:

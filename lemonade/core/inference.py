@@ -1,4 +1,7 @@
-"""The words dialects, residency and gateway share about a request for inference."""
+"""The words dialects, residency and gateway share about a request for inference.
+
+Records of which every request makes one are msgspec's: that takes a fifth of a dataclass's time.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from lemonade.core.records import dataclass
+import msgspec
 
 JsonObject: TypeAlias = Mapping[str, Any]
 """A JSON object we do not own. Treated as immutable: a changed copy is made, never an edit."""
@@ -38,8 +41,7 @@ class ModelType(StrEnum):
     MESH = "mesh"
 
 
-@dataclass(frozen=True, slots=True)
-class Inference:
+class Inference(msgspec.Struct, frozen=True):
     """One request, read as far as needed.
 
     Attributes:
@@ -57,8 +59,7 @@ class Inference:
     adapter: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What a finished request cost. Times are seconds; `None` means the engine did not say.
 
     Attributes:

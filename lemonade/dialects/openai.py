@@ -56,6 +56,16 @@ class _Head(msgspec.Struct):
     thinking: msgspec.Raw = msgspec.Raw()
 
 
+class _Plain(msgspec.Struct):
+    """The same of a request about which there is nothing to say, as nearly all are."""
+
+    model: str
+    stream: bool | None = None
+    enable_thinking: msgspec.Raw = msgspec.Raw()
+    thinking: msgspec.Raw = msgspec.Raw()
+
+
+_PLAIN: Final = msgspec.json.Decoder(_Plain)
 _HEAD: Final = msgspec.json.Decoder(_Head)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
@@ -70,6 +80,18 @@ def read_inference(operation: Operation, body: bytes) -> Inference:
         MalformedRequest: the body is no JSON object, names no model, or a field we read has the
             wrong type; the message names the field and what it holds.
     """
+    try:
+        plain = _PLAIN.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _read_whatever(operation, body)
+    model = plain.model
+    if operation not in _STREAMING or plain.enable_thinking or plain.thinking or not model.strip():
+        return _read_whatever(operation, body)
+    return Inference(operation, model, plain.stream is True, body)
+
+
+def _read_whatever(operation: Operation, body: bytes) -> Inference:
+    """The same for requests of which something may have to be said."""
     try:
         head = _HEAD.decode(body)
         model = _model(operation, head)

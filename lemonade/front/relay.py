@@ -16,10 +16,12 @@ from lemonade.gateway import Parts, check_type, choose_adapter, explain, fit, se
 from lemonade.jobs import TaskOwner
 from lemonade.relay import (
     REQUEST_ID,
+    Accounts,
     Chance,
     Client,
     Entry,
     Exchange,
+    Over,
     Patience,
     RequestIds,
     Right,
@@ -49,10 +51,12 @@ class Relay(TaskOwner):
         self._settings = parts.configuration.settings
         self._patience = _patience(self._settings)
         self._exchanges: set[Exchange] = set()
+        self._accounts = Accounts(self._publish)
 
     async def _end_all(self) -> None:
         for exchange in tuple(self._exchanges):
             exchange.abandon()
+        self._accounts.settle()
 
     def open(self, client: Client, entry: Entry, body: bytes) -> Exchange | None:
         """An exchange for a whole request, not begun yet; `None` if it has to go elsewhere."""
@@ -102,10 +106,9 @@ class Relay(TaskOwner):
         """What a request for that model is waiting for."""
         return self.parts.pool.step_of(model)
 
-    def publish(self, request_id: str, event: RequestFinished) -> None:
-        """Tell everybody that a request is over."""
-        REQUEST_ID.set(request_id)
-        self.parts.bus.publish(event)
+    def count(self, over: Over) -> None:
+        """Tell everybody that a request is over, soon."""
+        self._accounts.add(over)
 
     async def explain(self, error: UpstreamError, target: Target) -> None:
         """Name the incident, if there is one."""
@@ -140,6 +143,10 @@ class Relay(TaskOwner):
             lease.end()
             raise
         return Chance(wanted, resident, lease, fitted)
+
+    def _publish(self, request_id: str, event: RequestFinished) -> None:
+        REQUEST_ID.set(request_id)
+        self.parts.bus.publish(event)
 
     def _warm(self, wanted: Inference) -> Resident | None:
         """The resident that can answer at once.

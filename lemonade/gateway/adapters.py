@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
+from msgspec import structs
 
 from lemonade.catalog import Adapter, ModelSpec
 from lemonade.core.errors import AdapterUnsupported, MalformedRequest, NotLoaded, WrongOperation
@@ -226,7 +227,7 @@ def choose_adapter(wanted: Inference, resident: Resident, adapter: Adapter | Non
         body = with_field(wanted.body, how.field, chosen)
     else:
         body = with_field(wanted.body, "model", there.handle)
-    return replace(wanted, model=resident.served_name, body=body, adapter=adapter.name)
+    return structs.replace(wanted, model=resident.served_name, body=body, adapter=adapter.name)
 
 
 def _without(wanted: Inference, resident: Resident) -> Inference:
@@ -235,4 +236,4 @@ def _without(wanted: Inference, resident: Resident) -> Inference:
     if how is None or not resident.adapters:
         return wanted
     none = [{"id": one.handle, "scale": 0.0} for one in resident.adapters.values()]
-    return replace(wanted, body=with_field(wanted.body, how.field, none, keep=True))
+    return structs.replace(wanted, body=with_field(wanted.body, how.field, none, keep=True))

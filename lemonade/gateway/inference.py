@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
+from msgspec import structs
 
 from lemonade.catalog import Adapter
 from lemonade.core.bus import Bus
@@ -82,7 +82,7 @@ def _handler(operation: Operation) -> Handler:
         request[REQUESTED_MODEL] = wanted.model
         base, adapter = parts.adapters.split(wanted.model)
         if adapter is not None:
-            wanted = replace(wanted, model=base)
+            wanted = structs.replace(wanted, model=base)
             check_operation(parts, parts.registry.resolve(base), wanted)
         check_type(parts, wanted)
         prelude = _prelude(request, wanted, parts)

@@ -34,6 +34,8 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 
 def log_request(event: RequestFinished) -> None:
     """One line for each request; nothing of what was asked or answered is in it."""
+    if not log.isEnabledFor(logging.INFO):
+        return
     usage = event.usage
     log.info(
         "%s %s: %d in %.3f s%s%s%s",

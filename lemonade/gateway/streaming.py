@@ -151,14 +151,13 @@ async def relay(  # noqa: PLR0913 - it joins two connections
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("The client is gone.")
-    protocol = request.protocol
     forwarder = Forwarder(
         transport,
-        lambda: protocol.writing_paused,
+        request.protocol,
         modern=request.version >= (1, 1),
         stays=request.keep_alive,
         extra=Extra.of(extra_headers),
-        tap=None if tap is None else tap.feed,
+        tap=tap,
         sieve=sieve,
         begun=None if prelude is None else prelude.hand_over,
         keep_errors=buffer_errors,

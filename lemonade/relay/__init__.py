@@ -6,7 +6,7 @@ beside the server can do it too.
 """
 
 from lemonade.relay.client import Answer, Client, Helper, Phase
-from lemonade.relay.counting import finished
+from lemonade.relay.counting import Accounts, Over, finished
 from lemonade.relay.crew import Crew
 from lemonade.relay.entrance import MAX_BODY_BYTES, PREFIXES, Entrance, Entry
 from lemonade.relay.exchange import Chance, Exchange, Patience, see_through
@@ -44,11 +44,11 @@ from lemonade.relay.waiting import Prelude
 from lemonade.relay.welcome import REQUEST_ID, RequestIds, check_origin
 
 __all__ = [
-    "BACKLOG", "MAX_BODY_BYTES", "PREFIXES", "REQUEST_ID", "Anew", "Answer", "Ask", "Chance",
-    "Channel", "Cleared", "Client", "Crew", "End", "Entrance", "Entry", "Exchange", "Explained",
-    "Finished", "FromWorker", "Granted", "GrantedLimits", "GrantedManner", "GrantedRecipe",
-    "Helper", "Logged", "Message", "Moved", "Named", "Patience", "Phase", "Prelude", "Puzzled",
-    "Ready", "Reception", "Refused", "RequestHead", "RequestIds", "Right", "Settings", "Taker",
-    "Target", "Use", "Verdict", "Welcome", "Withdrawn", "adapt", "check_origin", "finished",
-    "fit_now", "read_head", "read_rest", "see_through",
+    "BACKLOG", "MAX_BODY_BYTES", "PREFIXES", "REQUEST_ID", "Accounts", "Anew", "Answer", "Ask",
+    "Chance", "Channel", "Cleared", "Client", "Crew", "End", "Entrance", "Entry", "Exchange",
+    "Explained", "Finished", "FromWorker", "Granted", "GrantedLimits", "GrantedManner",
+    "GrantedRecipe", "Helper", "Logged", "Message", "Moved", "Named", "Over", "Patience",
+    "Phase", "Prelude", "Puzzled", "Ready", "Reception", "Refused", "RequestHead", "RequestIds",
+    "Right", "Settings", "Taker", "Target", "Use", "Verdict", "Welcome", "Withdrawn", "adapt",
+    "check_origin", "finished", "fit_now", "read_head", "read_rest", "see_through",
 ]  # fmt: skip

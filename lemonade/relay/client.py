@@ -329,10 +329,6 @@ class Client(asyncio.Protocol):
         self.asked_before = asked_before
         self._let_go(request + self._buffer)
 
-    def full(self) -> bool:
-        """Whether the client has been handed more than it takes at once."""
-        return self.writing_paused
-
     def answer(self, status: int, body: bytes, lines: bytes, *, stays: bool) -> None:
         """Write an answer of our own, in JSON."""
         if self.transport.is_closing():

@@ -2,11 +2,76 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
+
+import msgspec
 
 from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Inference, Usage
 from lemonade.telemetry import UsageTap
+
+
+class Over(msgspec.Struct):
+    """A request that is over and has not been counted.
+
+    Attributes:
+        request_id: its name.
+        wanted: the request.
+        served_name: of the model that answered.
+        status: the client got.
+        complete: whether the whole answer was delivered.
+        started: when it came, on the monotonic clock.
+        ended: when it was over.
+        tap: watched the answer.
+    """
+
+    request_id: str
+    wanted: Inference
+    served_name: str
+    status: int
+    complete: bool
+    started: float
+    ended: float
+    tap: UsageTap
+
+    def event(self) -> RequestFinished:
+        """What is told of it."""
+        wanted, name = self.wanted, self.served_name
+        return RequestFinished(
+            model=f"{name}:{wanted.adapter}" if wanted.adapter else name,
+            operation=wanted.operation,
+            status=self.status,
+            stream=wanted.stream,
+            duration=self.ended - self.started,
+            complete=self.complete,
+            usage=self.tap.finish(self.ended) if self.status == 200 else Usage(),
+        )
+
+
+class Accounts:
+    """Counts requests in the turn of the loop after the one they ended in, all of it together.
+
+    Their answers are on their way by then, and nobody has asked anything since.
+    """
+
+    def __init__(self, publish: Callable[[str, RequestFinished], None]) -> None:
+        """`publish` gets a request's name, and what is told of it."""
+        self._publish = publish
+        self._waiting: list[Over] = []
+
+    def add(self, over: Over) -> None:
+        """One more."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self.settle)
+        self._waiting.append(over)
+
+    def settle(self) -> None:
+        """Count all that wait."""
+        waiting, self._waiting = self._waiting, []
+        for over in waiting:
+            self._publish(over.request_id, over.event())
 
 
 def finished(
@@ -18,12 +83,5 @@ def finished(
     tap: UsageTap,
 ) -> RequestFinished:
     """The event of a request that ends now."""
-    return RequestFinished(
-        model=f"{served_name}:{wanted.adapter}" if wanted.adapter else served_name,
-        operation=wanted.operation,
-        status=status,
-        stream=wanted.stream,
-        duration=time.monotonic() - started,
-        complete=complete,
-        usage=tap.finish() if status == 200 else Usage(),
-    )
+    now = time.monotonic()
+    return Over("", wanted, served_name, status, complete, started, now, tap).event()

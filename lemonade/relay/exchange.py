@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from lemonade.core.errors import (
     ConnectionLost,
@@ -22,7 +25,6 @@ from lemonade.core.errors import (
     UpstreamError,
     UpstreamRefused,
 )
-from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Inference
 from lemonade.core.records import dataclass
 from lemonade.dialects import (
@@ -33,13 +35,13 @@ from lemonade.dialects import (
     wrap_backend_error,
 )
 from lemonade.relay.client import Client, header_lines
-from lemonade.relay.counting import finished
+from lemonade.relay.counting import Over
 from lemonade.relay.entrance import Entry
 from lemonade.relay.target import Right, Target
 from lemonade.relay.waiting import Prelude
 from lemonade.relay.welcome import RequestIds
 from lemonade.telemetry import UsageTap
-from lemonade.upstream import Connection, Extra, Forwarder, StaleConnection
+from lemonade.upstream import Connection, Extra, Forwarder, Passage, StaleConnection
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,7 @@ _REPLACED: Final = frozenset({b"x-request-id"})
 """Of the engine's headers, besides those that are never passed on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chance:
+class Chance(msgspec.Struct, frozen=True):
     """All that one attempt to get an answer needs.
 
     Attributes:
@@ -98,8 +99,8 @@ class Owner(Protocol):
     def forget(self, exchange: Exchange) -> None:
         """It is over."""
 
-    def publish(self, request_id: str, event: RequestFinished) -> None:
-        """Tell everybody."""
+    def count(self, over: Over) -> None:
+        """Tell everybody, soon."""
 
     async def explain(self, error: UpstreamError, target: Target) -> None:
         """If the engine has ended, name the incident in the error. Takes a moment at most."""
@@ -142,6 +143,7 @@ class Exchange:
         "_given",
         "_over",
         "_owner",
+        "_passage",
         "_prelude",
         "_request_id",
         "_right",
@@ -201,16 +203,18 @@ class Exchange:
             on_first=right.streaming if stream else None,
             look=target.recipe.upstream.usage != "llama-timings",
         )
+        self._passage = Passage(client.transport, client, self._tap) if stream else None
         self._forwarder = Forwarder(
             client.transport,
-            client.full,
+            client,
             modern=True,
             stays=self._entry.head.stays,
             extra=Extra(
                 _REPLACED,
                 b"X-Request-Id: %b\r\n%b" % (self._request_id.encode(), self._entry.answer_lines),
             ),
-            tap=self._tap.feed,
+            tap=self._tap,
+            passage=self._passage,
             sieve=sieve,
             begun=None if self._prelude is None else self._prelude.hand_over,
             keep_errors=True,
@@ -250,7 +254,13 @@ class Exchange:
         self._connection = connection
         patience = self._owner.patience.silence
         connection.begin(
-            head, self._body, "POST", self._forwarder.take_head, self._news, patience=patience
+            head,
+            self._body,
+            "POST",
+            self._forwarder.take_head,
+            self._news,
+            patience=patience,
+            passage=self._passage,
         )
 
     def _news(self) -> None:
@@ -283,10 +293,19 @@ class Exchange:
         if self._prelude is not None:
             self._prelude.stop()
         self._owner.forget(self)
-        name = self._target.served_name
-        event = finished(self._wanted, name, status, self._started, complete, self._tap)
-        self._owner.publish(self._request_id, event)
         self._right.end()
+        self._owner.count(
+            Over(
+                self._request_id,
+                self._wanted,
+                self._target.served_name,
+                status,
+                complete,
+                self._started,
+                time.monotonic(),
+                self._tap,
+            )
+        )
 
     # ---- the other ways
 

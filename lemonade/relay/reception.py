@@ -29,18 +29,15 @@ class Reception(ABC):
     Attributes:
         clients: connections that are open.
         closing: whether the server is ending.
+        read: says what follows from the head of a request.
     """
 
     def __init__(self, entrance: Entrance) -> None:
         self.loop = asyncio.get_running_loop()
         self.clients: set[Client] = set()
         self.closing = False
-        self._entrance = entrance
+        self.read = entrance.read
         self._look: asyncio.TimerHandle | None = None
-
-    def read(self, block: bytes) -> Entry:
-        """What follows from the head of a request."""
-        return self._entrance.read(block)
 
     @abstractmethod
     def open(self, client: Client, entry: Entry, body: bytes) -> Answer | None:

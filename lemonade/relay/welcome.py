@@ -34,7 +34,7 @@ class RequestIds:
 
     def of(self, given: str) -> str:
         """The client's own name for its request if it may be one, else a new one."""
-        return given if _ID.match(given) else f"{next(self._next):016x}"
+        return given if given and _ID.match(given) else f"{next(self._next):016x}"
 
 
 def check_origin(

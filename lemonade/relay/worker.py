@@ -24,10 +24,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from lemonade.core.errors import LemonadeError, UpstreamError
-from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Inference
 from lemonade.dialects import read_inference
 from lemonade.relay.client import Client
+from lemonade.relay.counting import Over
 from lemonade.relay.entrance import Entrance, Entry
 from lemonade.relay.exchange import Chance, Exchange, Patience, see_through
 from lemonade.relay.fitting import fit_now
@@ -139,9 +139,9 @@ class Worker(Reception):
     def forget(self, exchange: Exchange) -> None:
         """It is over; its client kept it."""
 
-    def publish(self, request_id: str, event: RequestFinished) -> None:
+    def count(self, over: Over) -> None:
         """Tell the server, where everybody is told."""
-        self._channel.send(Finished(request_id, event), urgent=False)
+        self._channel.send(Finished(over.request_id, over.event()), urgent=False)
 
     def passes_on(self, target: Target) -> bool:
         """The server asks again: it loads the model first."""

@@ -25,6 +25,9 @@ with the last event or the one before; both together are shorter."""
 BODY_TAIL: Final = 64 * 1024
 """How much of the end of an answer in one piece is kept. Most answers are smaller."""
 
+_MORE: Final = 8
+"""How many small blocks may come before the tail is trimmed."""
+
 _SHORT: Final = 4 * 1024
 """How long an answer in one piece may be to be read as a whole instead of from its end."""
 
@@ -61,13 +64,16 @@ class UsageTap:
     """Watches one answer.
 
     Made when the request arrived; `finish` may be called once the answer is over, whether or not
-    it was complete. Invariant: it holds on to less than its tail and one block.
+    it was complete. Invariant: it holds on to less than its tail and one block, and to no more
+    small ones than `trim` has allowed.
+
+    Attributes:
+        blocks: the end of what it was shown.
     """
 
     __slots__ = (
         "_beginning",
         "_begun_at",
-        "_blocks",
         "_clock",
         "_first_at",
         "_heard_at",
@@ -77,6 +83,7 @@ class UsageTap:
         "_size",
         "_started",
         "_stream",
+        "blocks",
     )
 
     def __init__(
@@ -107,7 +114,7 @@ class UsageTap:
         self._first_at: float | None = None
         self._in_one = True
         self._beginning: bytes | None = b"" if stream and look else None
-        self._blocks: list[bytes] = []  # a deque is 600 bytes more, and these are few
+        self.blocks: list[bytes] = []  # a deque is 600 bytes more, and these are few
         self._size = 0
 
     def feed(self, block: bytes) -> None:
@@ -120,7 +127,7 @@ class UsageTap:
             self._look(self._beginning + block)
         elif self._in_one:
             self._in_one = False
-        blocks = self._blocks
+        blocks = self.blocks
         blocks.append(block)
         size = self._size + len(block)
         while size - len(blocks[0]) >= self._keep:
@@ -128,18 +135,39 @@ class UsageTap:
         self._size = size
 
     @property
+    def looking(self) -> bool:
+        """Whether it has to be fed; otherwise blocks may be put to the others, and be trimmed."""
+        return self._in_one or self._beginning is not None
+
+    def trim(self) -> int:
+        """Keep what is needed; answers how many blocks there may be until the next time."""
+        blocks = self.blocks
+        size = sum(map(len, blocks))
+        past = 0
+        while past < len(blocks) and size - len(blocks[past]) >= self._keep:
+            size -= len(blocks[past])
+            past += 1
+        del blocks[:past]
+        self._size = size
+        return len(blocks) + _MORE
+
+    @property
     def saw_end(self) -> bool:
         """Whether a stream's last word, `data: [DONE]`, has passed: all that may lack is framing.
 
         Many clients hang up on it without waiting for the end of the body.
         """
-        return self._stream and _LAST_WORD in b"".join(self._blocks)[-_LAST_WORD_WITHIN:]
+        return self._stream and _LAST_WORD in b"".join(self.blocks)[-_LAST_WORD_WITHIN:]
 
-    def finish(self) -> Usage:
-        """What the answer says about its cost. Never raises."""
+    def finish(self, ended: float | None = None) -> Usage:
+        """What the answer says about its cost. Never raises.
+
+        Args:
+            ended: when it was over, on the same clock; now, if it is not given.
+        """
         if self._heard_at is None:
             return Usage()
-        blocks = self._blocks
+        blocks = self.blocks
         if len(blocks) == 1 and not self._stream and len(blocks[0]) <= _SHORT:
             usage = _read_short(blocks[0])
             if usage is not None:
@@ -150,7 +178,7 @@ class UsageTap:
         if self._stream:
             usage = _read_last_event(tail)
             if usage is not None:
-                return self._measured(usage)
+                return self._measured(usage, ended)
         used, timings = _last_object(tail, b'"usage"'), _last_object(tail, b'"timings"')
         if used is None and b"\r\n" in tail:
             # A chunk may have ended in the middle of what is looked for. Engines rarely do that,
@@ -158,7 +186,7 @@ class UsageTap:
             tail = _CHUNK_SIZE.sub(b"", tail)
             used, timings = _last_object(tail, b'"usage"'), _last_object(tail, b'"timings"')
         usage = _read_usage(used or {}, timings or {}, _last_reason(tail))
-        return self._measured(usage) if self._stream else usage
+        return self._measured(usage, ended) if self._stream else usage
 
     def _look(self, text: bytes) -> None:
         """Go through the events that came; stop looking at the first that has something made."""
@@ -181,7 +209,7 @@ class UsageTap:
         if len(self._beginning) > BEGINNING:
             self._beginning = b""
 
-    def _measured(self, usage: Usage) -> Usage:
+    def _measured(self, usage: Usage, ended: float | None) -> Usage:
         """With the times of a stream that the engine did not say itself.
 
         Engines that do not say them send their first event with the first token, also where that
@@ -190,7 +218,7 @@ class UsageTap:
         """
         if usage.time_to_first_token is not None and usage.tokens_per_second is not None:
             return usage
-        heard, now = self._heard_at, self._clock()
+        heard, now = self._heard_at, self._clock() if ended is None else ended
         assert heard is not None
         begun = heard if self._begun_at is None else self._begun_at
         first = begun if self._first_at is None else self._first_at

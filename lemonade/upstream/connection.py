@@ -13,11 +13,22 @@ uses it from a task does the waiting (`pool`), and a protocol may drive it witho
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final, TypeAlias, cast
 
 from lemonade.core.errors import ConnectionLost, GarbledAnswer, UpstreamError, UpstreamTimeout
-from lemonade.upstream.framing import HEAD_LIMIT, BodyWalker, ResponseHead, parse_head, walker_for
+from lemonade.upstream.framing import (
+    HEAD_LIMIT,
+    KEY,
+    ONE_CHUNK,
+    BodyWalker,
+    ResponseHead,
+    parse_head,
+    walker_for,
+)
+from lemonade.upstream.passage import Passage
+from lemonade.upstream.watch import Watch
 
 BodySink: TypeAlias = Callable[[bytes, int], bool]
 """Takes a block of the body, framing included, and how many of its bytes end a whole chunk
@@ -56,7 +67,6 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_alarm",
         "_buffer",
         "_forget",
         "_head_sink",
@@ -68,6 +78,7 @@ class Connection(asyncio.Protocol):
         "_method",
         "_notify",
         "_offer",
+        "_passage",
         "_patience",
         "_served",
         "_sink",
@@ -75,6 +86,7 @@ class Connection(asyncio.Protocol):
         "_unsent",
         "_unsent_from",
         "_walker",
+        "_watch",
         "_writing_paused",
         "failure",
         "full",
@@ -86,6 +98,7 @@ class Connection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         offer: Callable[[Connection], None],
         forget: Callable[[Connection], None],
+        watch: Watch,
     ) -> None:
         """A connection that is not connected yet.
 
@@ -93,16 +106,17 @@ class Connection(asyncio.Protocol):
             loop: it lives on.
             offer: told when an exchange ended and the connection can be used again.
             forget: told once when it is closed, for whatever reason.
+            watch: sees to it that the child is not silent for too long.
         """
         self._loop = loop
         self._offer = offer
         self._forget = forget
+        self._watch = watch
         self._transport: asyncio.Transport | None = None
         self._served = 0
         self._writing_paused = False
         self._unsent: memoryview | None = None
         self._unsent_from = 0
-        self._alarm: asyncio.TimerHandle | None = None
         self._patience: float | None = None
         self._heard_at = 0.0
         self._made_at = 0.0
@@ -119,6 +133,7 @@ class Connection(asyncio.Protocol):
         self._method = ""
         self._head_sink: HeadSink | None = None
         self._sink: BodySink | None = None
+        self._passage: Passage | None = None
         self._notify: Callable[[], None] | None = None
 
     # ---- for its user
@@ -138,6 +153,7 @@ class Connection(asyncio.Protocol):
         notify: Callable[[], None],
         *,
         patience: float | None = None,
+        passage: Passage | None = None,
     ) -> None:
         """Send a request; from now on the sinks are called.
 
@@ -148,6 +164,7 @@ class Connection(asyncio.Protocol):
             head_sink: takes the answer's head.
             notify: called when `over` or `full` turned true.
             patience: how many seconds the child may be silent; `None` is without limit.
+            passage: takes whole chunks of the body past the sink, while it is open.
         """
         transport = self._transport
         assert transport is not None
@@ -157,10 +174,11 @@ class Connection(asyncio.Protocol):
         self._method = method
         self._head_sink = head_sink
         self._notify = notify
+        self._passage = passage
         if patience is not None:
             self._patience = patience
-            self._heard_at = self._made_at = self._loop.time()
-            self._alarm = self._loop.call_later(patience, self._check_silence)
+            self._heard_at = self._made_at = now = self._loop.time()
+            self._watch.mind(self._loop, now + patience)
         if len(body) <= _SLICE:
             transport.write(head + body)
         else:
@@ -233,6 +251,17 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop for every block."""
+        passage = self._passage
+        if (
+            passage is not None
+            and passage.open
+            and ONE_CHUNK.get(data[:KEY]) == len(data)
+            and data[-2:] == b"\r\n"
+        ):
+            self._heard_at = self._made_at = self._loop.time()
+            if passage.take(data):
+                self._pause()
+            return
         if self._patience is not None:
             self._heard_at = now = self._loop.time()
             if len(data) > _COMMENT:
@@ -323,9 +352,6 @@ class Connection(asyncio.Protocol):
             notify()
 
     def _close_exchange(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
         self._patience = None
         self._unsent = None
         self._reset()
@@ -353,15 +379,15 @@ class Connection(asyncio.Protocol):
             if self._unsent is None:
                 return
 
-    def _check_silence(self) -> None:
-        """The alarm: end the exchange, or wait for what is left of the child's time."""
-        self._alarm = None
+    def left(self, now: float) -> float:
+        """Seconds that the child may go on being silent; infinite if nobody minds."""
         if self.over or self._patience is None:
-            return
-        left = self._patience - self.silence
-        if left > 0.001:
-            self._alarm = self._loop.call_later(left, self._check_silence)
-            return
+            return math.inf
+        heard = now if self.full else self._heard_at
+        return heard + self._patience - now
+
+    def give_up(self) -> None:
+        """The child was silent for too long."""
         self.abort(
             UpstreamTimeout(
                 f"The engine was silent for {self._patience:g} seconds.",

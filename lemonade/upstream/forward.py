@@ -18,6 +18,7 @@ from lemonade.core.errors import UpstreamError
 from lemonade.upstream.connection import BodySink
 from lemonade.upstream.framing import BodyKind, BodyWalker, ResponseHead, walker_for
 from lemonade.upstream.heads import Extra, client_framing, compose_head, error_event
+from lemonade.upstream.passage import Passage, Reader, Tap
 
 ERROR_LIMIT: Final = 64 * 1024
 """How much of a child's error is read when the caller wants to word it anew."""
@@ -58,7 +59,7 @@ class Forwarder:
     Attributes:
         head: of the child's answer, when it has come.
         composed: the head the client gets; it goes out with the first of the body.
-        sent: bytes handed to the client's connection.
+        sent: bytes handed to the client's connection, but for what took the short way.
         stays: whether the client's connection can take another request afterwards.
         refusal: a child's error, collected instead of sent; `None` if there is none.
     """
@@ -66,12 +67,13 @@ class Forwarder:
     def __init__(  # noqa: PLR0913 - it joins two connections
         self,
         transport: asyncio.Transport,
-        enough: Callable[[], bool],
+        reader: Reader,
         *,
         modern: bool,
         stays: bool,
         extra: Extra = _NO_EXTRA,
-        tap: Callable[[bytes], None] | None = None,
+        tap: Tap | None = None,
+        passage: Passage | None = None,
         sieve: Sieve | None = None,
         begun: Callable[[], bool] | None = None,
         keep_errors: bool = False,
@@ -80,11 +82,13 @@ class Forwarder:
 
         Args:
             transport: of the client's connection.
-            enough: whether the client's connection has more than it can send at once.
+            reader: who owns it.
             modern: whether the client speaks HTTP/1.1.
             stays: whether the client wants to keep the connection.
             extra: see `compose_head`.
             tap: is shown the body as it comes.
+            passage: is opened while the chunks of a stream may go there; the child's connection
+                has to know it. `None` if they all come here.
             sieve: takes something out of a stream; then its chunks are ours.
             begun: asked once, when the body begins: whether the client has been sent a head of
                 our own for a stream in chunks, because it waited long. It gets the body then.
@@ -93,11 +97,12 @@ class Forwarder:
             keep_errors: collect the body of an answer that is not a success, send nothing.
         """
         self._transport = transport
-        self._enough = enough
+        self._reader = reader
         self._modern = modern
         self._wants_to_stay = stays
         self._extra = extra
         self._tap = tap
+        self._passage = passage
         self._sieve = sieve
         self._begun = begun
         self._keep_errors = keep_errors
@@ -163,9 +168,10 @@ class Forwarder:
         if self._sieve is not None and unsized and head.event_stream:
             self._walker = walker_for(head, collect=True)
             return Forwarder._pass_sieved
+        if head.body is framing:
+            chunks = framing is BodyKind.CHUNKED and head.event_stream
+            return Forwarder._pass_whole_chunks if chunks else Forwarder._pass
         match head.body, framing:
-            case BodyKind.CHUNKED, BodyKind.CHUNKED if head.event_stream:
-                return Forwarder._pass_whole_chunks
             case BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE:
                 self._walker = walker_for(head, collect=True)
                 return Forwarder._pass_payload
@@ -179,7 +185,7 @@ class Forwarder:
         if not block:
             return self._write(block)
         if self._tap is not None:
-            self._tap(block)
+            self._tap.feed(block)
         return self._pass_on(block)
 
     def _pass_on(self, block: bytes) -> bool:
@@ -191,18 +197,12 @@ class Forwarder:
 
         So whatever happens to the child, the client's stream is at a place where we can speak.
         """
-        if whole == len(block) > _SHORT and not self._held and not self._unsent_head:
-            # Nearly every block of a stream is like that: `_pass`, `_pass_on` and `_write` in one.
-            transport = self._transport
-            if self._tap is not None:
-                self._tap(block)
-            self._torn = False
-            self._last = block
-            if transport.is_closing():
-                return True
-            self.sent += whole
-            transport.write(block)
-            return self._enough()
+        passage = self._passage
+        if passage is not None:
+            if passage.open:
+                self._last = passage.close()
+            tap = self._tap
+            passage.open = whole == len(block) > _SHORT and (tap is None or not tap.looking)
         if whole == len(block):
             out = self._held + block if self._held else block
             self._held = b""
@@ -236,7 +236,7 @@ class Forwarder:
         assert walker is not None
         said = self._walk(block) if block else b""
         if said and self._tap is not None:
-            self._tap(said)
+            self._tap.feed(said)
         out = sieve.feed(said)
         if walker.done:
             out += sieve.rest()
@@ -298,6 +298,8 @@ class Forwarder:
             self._abort()
 
     def _at_end_of_event(self) -> bool:
+        if self._passage is not None and self._passage.open:
+            self._last = self._passage.close()
         last = self._last
         if self._framing is BodyKind.CHUNKED:
             last = last.removesuffix(b"\r\n")
@@ -323,4 +325,4 @@ class Forwarder:
         if data:
             self.sent += len(data)
             transport.write(data)
-        return self._enough()
+        return self._reader.writing_paused

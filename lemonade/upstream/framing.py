@@ -37,6 +37,18 @@ _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r\n"
 _SIZE_LINE_BEGINNING: Final = re.compile(rb"[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\r\n\0]*)?\r?")
 _TRAILERS: Final = re.compile(rb"(?:" + _TOKEN + rb":[^\r\n\0]*\r\n)*\r\n")
 
+ONE_CHUNK: Final[dict[bytes, int]] = {}
+"""How long a block is that is one whole chunk, by its first bytes, the size line among them.
+Kept by `ChunkedBody`; whoever finds the length of a block in it, and a line end at its end, need
+not read the size line again."""
+
+KEY: Final = 5
+"""How many bytes those are: three digits, the line end."""
+
+_SHORTEST: Final = 64
+_LONGEST: Final = 1024
+_KNOWN_CHUNKS: Final = 4096
+
 Header: TypeAlias = tuple[bytes, bytes]
 """A field: its name as the child wrote it, its value without surrounding blanks."""
 
@@ -268,6 +280,9 @@ class ChunkedBody(BodyWalker):
             if only is not None and block[-2:] == b"\r\n":
                 length = int(only[1], 16)
                 if length and only.end() + length + 2 == size:
+                    fits = only.end() <= KEY and _SHORTEST <= size <= _LONGEST
+                    if fits and len(ONE_CHUNK) < _KNOWN_CHUNKS:
+                        ONE_CHUNK[block[:KEY]] = size
                     return size
         position = whole = 0
         while position < size:

@@ -9,8 +9,9 @@ import json
 from collections.abc import Sequence
 from typing import Final, Self
 
+import msgspec
+
 from lemonade.core.errors import UpstreamError
-from lemonade.core.records import dataclass
 from lemonade.upstream.framing import BodyKind, ResponseHead
 
 _DROPPED: Final = frozenset(
@@ -34,8 +35,7 @@ _SHARED: Final = b"vary"
 """Both sides may say this; lists of it add up."""
 
 
-@dataclass(slots=True)
-class Extra:
+class Extra(msgspec.Struct):
     """Fields that are added to a head, and replace those of the same names.
 
     Attributes:

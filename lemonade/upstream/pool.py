@@ -25,6 +25,7 @@ from lemonade.upstream.request import (
     render_request,
 )
 from lemonade.upstream.response import UpstreamResponse
+from lemonade.upstream.watch import Watch
 
 IDLE_LIMIT: Final = 256
 """How many idle connections to one child are kept."""
@@ -80,6 +81,7 @@ class Upstream:
         self._idle: list[tuple[Connection, float]] = []
         """The youngest is last. With each the time when it became idle."""
         self._busy: set[Connection] = set()
+        self._watch = Watch(self._busy)
         self.elsewhere: set[Elsewhere] = set()
         self._broom: asyncio.TimerHandle | None = None
         self._beginnings: dict[tuple[str, bytes], bytes] = {}
@@ -147,7 +149,7 @@ class Upstream:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._offer, self._forget),
+                    lambda: Connection(loop, self._offer, self._forget, self._watch),
                     self.endpoint.host,
                     self.endpoint.port,
                 )
@@ -228,6 +230,7 @@ class Upstream:
         `why` is what those are told who still wait for an answer.
         """
         self._closed = True
+        self._watch.stop()
         for one in tuple(self.elsewhere):
             one.cut()
         if self._broom is not None:

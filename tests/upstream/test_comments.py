@@ -18,6 +18,8 @@ PING = chunk(b":\n\n")
 class Transport:
     """Takes what is written."""
 
+    writing_paused = False
+
     def __init__(self) -> None:
         self.written = b""
 
@@ -33,7 +35,7 @@ def said(*blocks: bytes, told: bool) -> bytes:
     transport = Transport()
     forwarder = Forwarder(
         cast("asyncio.Transport", transport),
-        lambda: False,
+        transport,
         modern=True,
         stays=True,
         begun=(lambda: False) if told else None,

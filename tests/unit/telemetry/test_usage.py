@@ -150,7 +150,7 @@ def test_little_is_kept_of_a_long_stream() -> None:
     tap = UsageTap(stream=True)
     for _ in range(10_000):
         tap.feed(TOKEN)
-    assert sum(map(len, tap._blocks)) < 10_000
+    assert sum(map(len, tap.blocks)) < 10_000
 
 
 def test_what_a_model_says_is_not_taken_for_usage() -> None:

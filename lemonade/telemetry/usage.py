@@ -25,9 +25,6 @@ with the last event or the one before; both together are shorter."""
 BODY_TAIL: Final = 64 * 1024
 """How much of the end of an answer in one piece is kept. Most answers are smaller."""
 
-_MORE: Final = 8
-"""How many small blocks may come before the tail is trimmed."""
-
 _SHORT: Final = 4 * 1024
 """How long an answer in one piece may be to be read as a whole instead of from its end."""
 
@@ -64,8 +61,8 @@ class UsageTap:
     """Watches one answer.
 
     Made when the request arrived; `finish` may be called once the answer is over, whether or not
-    it was complete. Invariant: it holds on to less than its tail and one block, and to no more
-    small ones than `trim` has allowed.
+    it was complete. Invariant: it holds on to less than its tail and one block; to twice that if
+    somebody else puts blocks to the others.
 
     Attributes:
         blocks: the end of what it was shown.
@@ -79,6 +76,7 @@ class UsageTap:
         "_heard_at",
         "_in_one",
         "_keep",
+        "_mark",
         "_on_first",
         "_size",
         "_started",
@@ -116,6 +114,8 @@ class UsageTap:
         self._beginning: bytes | None = b"" if stream and look else None
         self.blocks: list[bytes] = []  # a deque is 600 bytes more, and these are few
         self._size = 0
+        self._mark = 0
+        """How many blocks were there when others began to be put there, or were last trimmed."""
 
     def feed(self, block: bytes) -> None:
         """Take note of the next bytes of the body, with or without chunk framing."""
@@ -128,6 +128,9 @@ class UsageTap:
         elif self._in_one:
             self._in_one = False
         blocks = self.blocks
+        if self._mark:
+            self._mark = 0
+            self._size = sum(map(len, blocks))
         blocks.append(block)
         size = self._size + len(block)
         while size - len(blocks[0]) >= self._keep:
@@ -140,16 +143,15 @@ class UsageTap:
         return self._in_one or self._beginning is not None
 
     def trim(self) -> int:
-        """Keep what is needed; answers how many blocks there may be until the next time."""
+        """Forget the blocks that were there the last time.
+
+        Returns:
+            How many bytes may be put to the others until the next time.
+        """
         blocks = self.blocks
-        size = sum(map(len, blocks))
-        past = 0
-        while past < len(blocks) and size - len(blocks[past]) >= self._keep:
-            size -= len(blocks[past])
-            past += 1
-        del blocks[:past]
-        self._size = size
-        return len(blocks) + _MORE
+        del blocks[: self._mark]
+        self._mark = len(blocks)
+        return self._keep
 
     @property
     def saw_end(self) -> bool:

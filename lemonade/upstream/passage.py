@@ -33,7 +33,11 @@ class Tap(Protocol):
         """The next bytes."""
 
     def trim(self) -> int:
-        """Keep of `blocks` what is needed; answers how many they may be until the next time."""
+        """Forget of `blocks` what is not needed.
+
+        Returns:
+            How many bytes may be put there until it is time to do that again.
+        """
 
     @property
     def looking(self) -> bool:
@@ -49,7 +53,7 @@ class Passage:
             body stands between two chunks, and that nothing of it waits.
     """
 
-    __slots__ = ("_blocks", "_is_closing", "_limit", "_reader", "_trim", "_write", "open")
+    __slots__ = ("_blocks", "_is_closing", "_reader", "_room", "_trim", "_write", "open")
 
     def __init__(self, transport: asyncio.Transport, reader: Reader, tap: Tap) -> None:
         """Closed at first.
@@ -64,15 +68,16 @@ class Passage:
         self._reader = reader
         self._blocks = tap.blocks
         self._trim = tap.trim
-        self._limit = 0
+        self._room = 0
         self.open = False
 
     def take(self, chunk: bytes) -> bool:
         """Pass it on; answers whether the client has enough."""
         blocks = self._blocks
         blocks.append(chunk)
-        if len(blocks) > self._limit:
-            self._limit = self._trim()
+        self._room = room = self._room - len(chunk)
+        if room < 0:
+            self._room = self._trim()
         if self._is_closing():
             return True
         self._write(chunk)
@@ -81,6 +86,5 @@ class Passage:
     def close(self) -> bytes:
         """Something else comes; the last chunk is returned. Only while it is open."""
         self.open = False
-        self._limit = 0
-        self._trim()
+        self._room = 0
         return self._blocks[-1]

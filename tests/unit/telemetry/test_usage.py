@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from lemonade.core.inference import Usage
 from lemonade.telemetry import UsageTap
+from lemonade.telemetry.usage import STREAM_TAIL
 
 
 class Clock:
@@ -151,6 +153,32 @@ def test_little_is_kept_of_a_long_stream() -> None:
     for _ in range(10_000):
         tap.feed(TOKEN)
     assert sum(map(len, tap.blocks)) < 10_000
+
+
+def test_blocks_that_others_put_there_are_kept_and_forgotten_like_its_own() -> None:
+    chance = random.Random(5)
+    for _ in range(200):
+        tap, said = UsageTap(stream=True), b""
+        for _ in range(3):
+            tap.feed(TOKEN)
+            said += TOKEN
+        room = 0
+        for number in range(chance.randrange(120)):
+            block = b"data: %d %b\n\n" % (number, b"x" * chance.randrange(60, 900))
+            said += block
+            if chance.random() < 0.1:
+                tap.feed(block)
+                room = 0
+            else:
+                assert not tap.looking
+                tap.blocks.append(block)
+                room -= len(block)
+                if room < 0:
+                    room = tap.trim()
+            kept = b"".join(tap.blocks)
+            assert said.endswith(kept)
+            assert len(kept) >= min(len(said), STREAM_TAIL)
+            assert len(kept) <= 2 * STREAM_TAIL + 3 * 1000
 
 
 def test_what_a_model_says_is_not_taken_for_usage() -> None:

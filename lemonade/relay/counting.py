@@ -10,7 +10,7 @@ import msgspec
 
 from lemonade.core.events import RequestFinished
 from lemonade.core.inference import Inference, Usage
-from lemonade.telemetry import UsageTap
+from lemonade.telemetry import UsageTap, usage_of
 
 
 class Over(msgspec.Struct):
@@ -24,7 +24,8 @@ class Over(msgspec.Struct):
         complete: whether the whole answer was delivered.
         started: when it came, on the monotonic clock.
         ended: when it was over.
-        tap: watched the answer.
+        tap: watched the answer; `None` if it came whole, or not at all.
+        answer: what came whole.
     """
 
     request_id: str
@@ -34,7 +35,14 @@ class Over(msgspec.Struct):
     complete: bool
     started: float
     ended: float
-    tap: UsageTap
+    tap: UsageTap | None
+    answer: bytes = b""
+
+    def usage(self) -> Usage:
+        """What it cost."""
+        if self.status != 200:
+            return Usage()
+        return usage_of(self.answer) if self.tap is None else self.tap.finish(self.ended)
 
     def event(self) -> RequestFinished:
         """What is told of it."""
@@ -46,7 +54,7 @@ class Over(msgspec.Struct):
             stream=wanted.stream,
             duration=self.ended - self.started,
             complete=self.complete,
-            usage=self.tap.finish(self.ended) if self.status == 200 else Usage(),
+            usage=self.usage(),
         )
 
 

@@ -41,7 +41,16 @@ from lemonade.relay.target import Right, Target
 from lemonade.relay.waiting import Prelude
 from lemonade.relay.welcome import RequestIds
 from lemonade.telemetry import UsageTap
-from lemonade.upstream import Connection, Extra, Forwarder, Passage, StaleConnection
+from lemonade.upstream import (
+    BodySink,
+    Connection,
+    Extra,
+    Forwarder,
+    Passage,
+    ResponseHead,
+    StaleConnection,
+    compose_whole,
+)
 
 log = logging.getLogger(__name__)
 
@@ -147,10 +156,12 @@ class Exchange:
         "_prelude",
         "_request_id",
         "_right",
+        "_sieve",
         "_started",
         "_tap",
         "_target",
         "_task",
+        "_upstream",
         "_wanted",
     )
 
@@ -193,38 +204,22 @@ class Exchange:
     def _prepare(self, chance: Chance) -> None:
         """All that belongs to one attempt."""
         self._wanted = chance.wanted
-        self._target = target = chance.target
+        self._target = chance.target
         self._right = right = chance.right
-        self._body, sieve = chance.fitted
-        stream, client = self._wanted.stream, self._client
-        self._tap = UsageTap(
-            stream=stream,
-            started=self._started,
-            on_first=right.streaming if stream else None,
-            look=target.recipe.upstream.usage != "llama-timings",
-        )
-        self._passage = Passage(client.transport, client, self._tap) if stream else None
-        self._forwarder = Forwarder(
-            client.transport,
-            client,
-            modern=True,
-            stays=self._entry.head.stays,
-            extra=Extra(
-                _REPLACED,
-                b"X-Request-Id: %b\r\n%b" % (self._request_id.encode(), self._entry.answer_lines),
-            ),
-            tap=self._tap,
-            passage=self._passage,
-            sieve=sieve,
-            begun=None if self._prelude is None else self._prelude.hand_over,
-            keep_errors=True,
-        )
+        self._upstream = right.upstream
+        self._body, self._sieve = chance.fitted
+        self._tap: UsageTap | None = None
+        self._passage: Passage | None = None
+        self._forwarder: Forwarder | None = None
+        if self._wanted.stream:
+            self._tap = tap = self._make_tap()
+            self._passage = Passage(self._client.transport, self._client, tap)
 
     # ---- the way of nearly all requests
 
     def begin(self) -> None:
         """Ask the engine; over a connection that was kept, unless one has been lost already."""
-        connection = None if self._asked_again else self._right.upstream.take()
+        connection = None if self._asked_again else self._upstream.take()
         if connection is None:
             self._spawn(self._connect)
         else:
@@ -239,7 +234,7 @@ class Exchange:
         """Nobody waits for the answer any more: the engine learns it at once."""
         if self._over:
             return
-        complete = self._tap.saw_end
+        complete = self._tap is not None and self._tap.saw_end
         self._end(200 if complete else 499, complete=complete)
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -248,46 +243,75 @@ class Exchange:
             self._task.cancel()
 
     def _ask(self, connection: Connection) -> None:
-        upstream = self._right.upstream
         path = self._target.recipe.upstream.operations[self._wanted.operation]
-        head = upstream.render_relayed(path, self._entry.lines, self._request_id, len(self._body))
+        head = self._upstream.render_relayed(
+            path, self._entry.lines, self._request_id, len(self._body)
+        )
         self._connection = connection
-        patience = self._owner.patience.silence
         connection.begin(
             head,
             self._body,
             "POST",
-            self._forwarder.take_head,
+            self._take_head,
             self._news,
-            patience=patience,
+            patience=self._owner.patience.silence,
             passage=self._passage,
+            whole_sink=None if self._wanted.stream else self._take_whole,
         )
+
+    def _take_whole(self, head: ResponseHead, body: bytes) -> None:
+        """The answer came in one piece, as it nearly always does without a stream."""
+        self._connection = None
+        client, stays = self._client, self._entry.head.stays
+        if not client.transport.is_closing():
+            extra = self._make_extra()
+            client.transport.write(compose_whole(head, body, stays=stays, extra=extra))
+        self._end(head.status, complete=True, answer=body)
+        client.answered(stays=stays)
+
+    def _take_head(self, head: ResponseHead) -> BodySink:
+        """It comes piece by piece."""
+        if self._tap is None:
+            self._tap = self._make_tap()
+        self._forwarder = forwarder = Forwarder(
+            self._client.transport,
+            self._client,
+            modern=True,
+            stays=self._entry.head.stays,
+            extra=self._make_extra(),
+            tap=self._tap,
+            passage=self._passage,
+            sieve=self._sieve,
+            begun=None if self._prelude is None else self._prelude.hand_over,
+            keep_errors=True,
+        )
+        return forwarder.take_head(head)
 
     def _news(self) -> None:
         """Called by the connection when the answer is over, or somebody has enough."""
-        connection = self._connection
+        connection, forwarder = self._connection, self._forwarder
         if self._over or connection is None:
             return
         if not connection.over:
-            if self._forwarder.satisfied:
+            if forwarder is not None and forwarder.satisfied:
                 connection.abort(ConnectionLost("Enough of the engine's error was read."))
             elif not self._client.writing_paused:
                 connection.resume()
             return
         failure = connection.failure
         self._connection = None
-        forwarder = self._forwarder
-        if forwarder.refusal is not None:
-            self._refused()
+        if forwarder is not None and forwarder.refusal is not None:
+            self._refused(forwarder, forwarder.refusal)
         elif failure is not None:
             self._failed(failure)
         else:
-            forwarder.finish()
+            assert forwarder is not None
             assert forwarder.head is not None
+            forwarder.finish()
             self._end(forwarder.head.status, complete=True)
             self._client.answered(stays=forwarder.stays)
 
-    def _end(self, status: int, *, complete: bool) -> None:
+    def _end(self, status: int, *, complete: bool, answer: bytes = b"") -> None:
         """The one place where an exchange ends."""
         self._over = True
         if self._prelude is not None:
@@ -304,24 +328,24 @@ class Exchange:
                 self._started,
                 time.monotonic(),
                 self._tap,
+                answer,
             )
         )
 
     # ---- the other ways
 
-    def _refused(self) -> None:
+    def _refused(self, forwarder: Forwarder, refusal: bytearray) -> None:
         """The engine answered with an error, which is worded anew."""
-        head, refusal = self._forwarder.head, self._forwarder.refusal
+        head = forwarder.head
         assert head is not None
-        assert refusal is not None
         title = self._target.recipe.title
         body = wrap_backend_error(head.status, bytes(refusal), title)
         self._end(head.status, complete=True)
         self._tell(head.status, body)
 
     def _failed(self, error: UpstreamError) -> None:
-        if self._forwarder.sent:
-            self._spawn(partial(self._break_off, error))
+        if self._forwarder is not None and self._forwarder.sent:
+            self._spawn(partial(self._break_off, self._forwarder, error))
         elif isinstance(error, StaleConnection) and not self._again:
             self._again = True
             self._spawn(self._connect)
@@ -340,7 +364,7 @@ class Exchange:
 
     async def _connect(self) -> None:
         try:
-            connection = await self._right.upstream.connect()
+            connection = await self._upstream.connect()
         except UpstreamError as error:
             self._failed(error)
             return
@@ -382,13 +406,12 @@ class Exchange:
         await self._owner.explain(error, self._target)
         self._refuse(error)
 
-    async def _break_off(self, error: UpstreamError) -> None:
+    async def _break_off(self, forwarder: Forwarder, error: UpstreamError) -> None:
         """The answer is not complete, and some of it is with the client."""
         await self._owner.explain(error, self._target)
-        forwarder = self._forwarder
         forwarder.break_off(error)
         assert forwarder.head is not None
-        complete = self._tap.saw_end
+        complete = self._tap is not None and self._tap.saw_end
         if not complete:
             log.warning("%s: the answer was cut off", self._target.served_name)
         self._end(forwarder.head.status, complete=complete)
@@ -418,6 +441,20 @@ class Exchange:
         client.answered(stays=stays)
 
     # ---- what it is made with
+
+    def _make_tap(self) -> UsageTap:
+        stream = self._wanted.stream
+        return UsageTap(
+            stream=stream,
+            started=self._started,
+            on_first=self._right.streaming if stream else None,
+            look=self._target.recipe.upstream.usage != "llama-timings",
+        )
+
+    def _make_extra(self) -> Extra:
+        """What is added to the engine's head."""
+        name, lines = self._request_id.encode(), self._entry.answer_lines
+        return Extra(_REPLACED, b"X-Request-Id: %b\r\n%b" % (name, lines))
 
     def _make_prelude(self) -> Prelude | None:
         patience = self._owner.patience

@@ -6,7 +6,7 @@ from lemonade.telemetry.log_lines import JsonLines
 from lemonade.telemetry.metrics import CONTENT_TYPE, Metrics
 from lemonade.telemetry.statistics import Statistics, Tally
 from lemonade.telemetry.subjects import HostLoad, LoadedModel
-from lemonade.telemetry.usage import UsageTap
+from lemonade.telemetry.usage import UsageTap, usage_of
 
 __all__ = [
     "CONTENT_TYPE",
@@ -20,4 +20,5 @@ __all__ = [
     "UsageTap",
     "join_pages",
     "relabel",
+    "usage_of",
 ]

@@ -43,14 +43,21 @@ class Statistics:
     """The server's book. Made by the composition root; lives as long as the server."""
 
     def __init__(self, bus: Bus) -> None:
-        self._all = Tally()
+        self._last: Usage | None = None
         self._models: dict[str, Tally] = {}
         bus.subscribe(RequestFinished, self._note)
 
     @property
     def total(self) -> Tally:
         """Over all models, those unloaded since included."""
-        return self._all
+        total = Tally(last=self._last)
+        for tally in self._models.values():
+            total.requests += tally.requests
+            total.input_tokens += tally.input_tokens
+            total.output_tokens += tally.output_tokens
+            total.prompt_tokens += tally.prompt_tokens
+            total.cache_tokens += tally.cache_tokens
+        return total
 
     def of_model(self, name: str) -> Tally:
         """Of one model, by the name it is served under; empty if it was never asked."""
@@ -58,7 +65,7 @@ class Statistics:
 
     def as_json(self) -> dict[str, Any]:
         """The document of `GET stats`. Before any request everything is zero."""
-        total, last = self._all, self._all.last
+        total, last = self.total, self._last
         if last is None:
             last = Usage(
                 input_tokens=0,
@@ -87,5 +94,8 @@ class Statistics:
     def _note(self, event: RequestFinished) -> None:
         if event.status >= 400 or not event.complete:
             return
-        self._all.add(event.usage)
-        self._models.setdefault(event.model, Tally()).add(event.usage)
+        tally = self._models.get(event.model)
+        if tally is None:
+            tally = self._models[event.model] = Tally()
+        tally.add(event.usage)
+        self._last = event.usage

@@ -243,6 +243,16 @@ class UsageTap:
         )
 
 
+def usage_of(answer: bytes) -> Usage:
+    """What an answer in one piece says about its cost. Never raises."""
+    usage = _read_short(answer) if len(answer) <= _SHORT else None
+    if usage is None:
+        tap = UsageTap(stream=False)
+        tap.feed(answer)
+        usage = tap.finish()
+    return usage
+
+
 class _Details(msgspec.Struct):
     cached_tokens: int | None = None
 

@@ -22,6 +22,7 @@ from lemonade.upstream.framing import (
     HEAD_LIMIT,
     KEY,
     ONE_CHUNK,
+    BodyKind,
     BodyWalker,
     ResponseHead,
     parse_head,
@@ -38,6 +39,9 @@ both at once."""
 
 HeadSink: TypeAlias = Callable[[ResponseHead], BodySink]
 """Takes the head, says who takes the body. Interim (1xx) heads never get here."""
+
+WholeSink: TypeAlias = Callable[[ResponseHead, bytes], None]
+"""Takes head and body of an answer that is over: the connection belongs to somebody else again."""
 
 _COMMENT: Final = 32
 """Bytes that a comment of an event stream may have with its framing: an engine may send one now
@@ -87,6 +91,7 @@ class Connection(asyncio.Protocol):
         "_unsent_from",
         "_walker",
         "_watch",
+        "_whole_sink",
         "_writing_paused",
         "failure",
         "full",
@@ -134,6 +139,7 @@ class Connection(asyncio.Protocol):
         self._head_sink: HeadSink | None = None
         self._sink: BodySink | None = None
         self._passage: Passage | None = None
+        self._whole_sink: WholeSink | None = None
         self._notify: Callable[[], None] | None = None
 
     # ---- for its user
@@ -154,6 +160,7 @@ class Connection(asyncio.Protocol):
         *,
         patience: float | None = None,
         passage: Passage | None = None,
+        whole_sink: WholeSink | None = None,
     ) -> None:
         """Send a request; from now on the sinks are called.
 
@@ -165,6 +172,8 @@ class Connection(asyncio.Protocol):
             notify: called when `over` or `full` turned true.
             patience: how many seconds the child may be silent; `None` is without limit.
             passage: takes whole chunks of the body past the sink, while it is open.
+            whole_sink: takes a successful answer that says its length and comes in one block, in
+                place of the other sinks and of `notify`.
         """
         transport = self._transport
         assert transport is not None
@@ -175,6 +184,7 @@ class Connection(asyncio.Protocol):
         self._head_sink = head_sink
         self._notify = notify
         self._passage = passage
+        self._whole_sink = whole_sink
         if patience is not None:
             self._patience = patience
             self._heard_at = self._made_at = now = self._loop.time()
@@ -292,7 +302,7 @@ class Connection(asyncio.Protocol):
     # ---- the answer
 
     def _take_heads(self, data: bytes) -> bytes:
-        """Read heads until one is final; returns what came after it.
+        """Read heads until one is final; returns what came after it and has not been dealt with.
 
         Raises:
             GarbledAnswer: what came is no head, or is too large for one.
@@ -317,6 +327,16 @@ class Connection(asyncio.Protocol):
                 raise GarbledAnswer("The engine changed the protocol without being asked.")
         self._buffer = b""
         self._keep_alive = head.keep_alive
+        if (
+            self._whole_sink is not None
+            and head.body is BodyKind.LENGTH
+            and head.length == len(data)
+            and head.status < 300
+        ):
+            whole_sink = self._whole_sink
+            self._part()
+            whole_sink(head, data)
+            return b""
         self._walker = walker_for(head)
         assert self._head_sink is not None
         self._sink = self._head_sink(head)
@@ -331,18 +351,22 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         """The answer is complete."""
+        notify = self._notify
+        # First offered, then told: whoever is told may want to send the next request on it.
+        self._part()
+        if notify is not None:
+            notify()
+
+    def _part(self) -> None:
+        """The exchange is over; another one may begin."""
         # A child that answers before it has read the request will not read the rest of it as such.
         reusable = self._keep_alive and self._unsent is None
-        notify = self._notify
         self._close_exchange()
-        # First offered, then told: whoever is told may want to send the next request on it.
         if reusable and self.usable:
             self._served += 1
             self._offer(self)
         else:
             self.abort()
-        if notify is not None:
-            notify()
 
     def _fail(self, failure: UpstreamError) -> None:
         notify = self._notify

@@ -95,6 +95,11 @@ def compose_head(
     return known + extra.lines + b"\r\n"
 
 
+def compose_whole(head: ResponseHead, body: bytes, *, stays: bool, extra: Extra) -> bytes:
+    """An answer that says its length, with its body, for a client that speaks HTTP/1.1."""
+    return compose_head(head, BodyKind.LENGTH, modern=True, stays=stays, extra=extra) + body
+
+
 def _compose(
     head: ResponseHead,
     framing: BodyKind,

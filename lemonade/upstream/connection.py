@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         over: whether the exchange has ended; true as well before the first.
         failure: why it failed, or `None` if the answer was complete.
         full: whether a sink has had enough; reading is paused until `resume`.
+        loop: it lives on. Asking for the running one is a system call.
     """
 
     __slots__ = (
@@ -77,7 +78,6 @@ class Connection(asyncio.Protocol):
         "_heard_at",
         "_heard_something",
         "_keep_alive",
-        "_loop",
         "_made_at",
         "_method",
         "_notify",
@@ -95,6 +95,7 @@ class Connection(asyncio.Protocol):
         "_writing_paused",
         "failure",
         "full",
+        "loop",
         "over",
     )
 
@@ -113,7 +114,7 @@ class Connection(asyncio.Protocol):
             forget: told once when it is closed, for whatever reason.
             watch: sees to it that the child is not silent for too long.
         """
-        self._loop = loop
+        self.loop = loop
         self._offer = offer
         self._forget = forget
         self._watch = watch
@@ -187,8 +188,8 @@ class Connection(asyncio.Protocol):
         self._whole_sink = whole_sink
         if patience is not None:
             self._patience = patience
-            self._heard_at = self._made_at = now = self._loop.time()
-            self._watch.mind(self._loop, now + patience)
+            self._heard_at = self._made_at = now = self.loop.time()
+            self._watch.mind(self.loop, now + patience)
         if len(body) <= _SLICE:
             transport.write(head + body)
         else:
@@ -200,18 +201,18 @@ class Connection(asyncio.Protocol):
     @property
     def silence(self) -> float:
         """Seconds since the child was heard; none while it is us who do not listen."""
-        return 0.0 if self.full else self._loop.time() - self._heard_at
+        return 0.0 if self.full else self.loop.time() - self._heard_at
 
     @property
     def quiet(self) -> float:
         """Seconds since more than a comment came; none while it is us who do not listen."""
-        return 0.0 if self.full else self._loop.time() - self._made_at
+        return 0.0 if self.full else self.loop.time() - self._made_at
 
     def resume(self) -> None:
         """Read on after a sink had enough."""
         if self.full:
             self.full = False
-            self._heard_at = self._made_at = self._loop.time()
+            self._heard_at = self._made_at = self.loop.time()
             if self._transport is not None:
                 self._transport.resume_reading()
 
@@ -268,12 +269,12 @@ class Connection(asyncio.Protocol):
             and ONE_CHUNK.get(data[:KEY]) == len(data)
             and data[-2:] == b"\r\n"
         ):
-            self._heard_at = self._made_at = self._loop.time()
+            self._heard_at = self._made_at = self.loop.time()
             if passage.take(data):
                 self._pause()
             return
         if self._patience is not None:
-            self._heard_at = now = self._loop.time()
+            self._heard_at = now = self.loop.time()
             if len(data) > _COMMENT:
                 self._made_at = now
         walker = self._walker
@@ -399,7 +400,7 @@ class Connection(asyncio.Protocol):
                 self._unsent = None
             self._transport.write(piece)
             # Taking a large request is a sign of life.
-            self._heard_at = self._made_at = self._loop.time()
+            self._heard_at = self._made_at = self.loop.time()
             if self._unsent is None:
                 return
 

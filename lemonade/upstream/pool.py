@@ -256,7 +256,7 @@ class Upstream:
         if self._closed or len(self._idle) >= self._idle_limit:
             connection.abort()
             return
-        loop = asyncio.get_running_loop()
+        loop = connection.loop
         self._idle.append((connection, loop.time()))
         if self._broom is None:
             self._broom = loop.call_later(self._idle_seconds, self._sweep)

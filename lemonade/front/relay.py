@@ -51,7 +51,7 @@ class Relay(TaskOwner):
         self._settings = parts.configuration.settings
         self._patience = _patience(self._settings)
         self._exchanges: set[Exchange] = set()
-        self._accounts = Accounts(self._publish)
+        self._accounts = Accounts(asyncio.get_running_loop(), self._publish)
 
     async def _end_all(self) -> None:
         for exchange in tuple(self._exchanges):

@@ -64,15 +64,18 @@ class Accounts:
     Their answers are on their way by then, and nobody has asked anything since.
     """
 
-    def __init__(self, publish: Callable[[str, RequestFinished], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, publish: Callable[[str, RequestFinished], None]
+    ) -> None:
         """`publish` gets a request's name, and what is told of it."""
+        self._loop = loop
         self._publish = publish
         self._waiting: list[Over] = []
 
     def add(self, over: Over) -> None:
         """One more."""
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self.settle)
+            self._loop.call_soon(self.settle)
         self._waiting.append(over)
 
     def settle(self) -> None:

@@ -303,6 +303,10 @@ class ChunkedBody(BodyWalker):
                 else:
                     position = line.end()
                     self._begin_chunk(line[1])
+                    if self._in_trailers and block[position : position + 2] == b"\r\n":
+                        self.done = True  # as nearly every body ends
+                        self.used = position + 2
+                        return self.used
         return whole
 
     def _begin_chunk(self, digits: bytes) -> None:

@@ -1,6 +1,6 @@
 """Floor 2: what is declared. Backends, recipes, models and families, and where they come from."""
 
-from lemonade.catalog.adapters import Adapter, AdapterRegistry
+from lemonade.catalog.adapters import Adapter, AdapterFiles, AdapterRegistry
 from lemonade.catalog.adapters_spec import AdaptersSpec
 from lemonade.catalog.availability import not_run, not_run_reason, unavailable_reason
 from lemonade.catalog.backend import BackendSpec, BundleSpec, PinSpec, RunsOnSpec, RuntimeSpec
@@ -28,7 +28,7 @@ from lemonade.catalog.trust import trusted
 
 __all__ = [
     "EXTRA_SOURCE", "LOCAL_SOURCE", "SHIPPED_SOURCE", "UPLOADED_SOURCE", "Adapter",
-    "AdapterRegistry", "AdaptersSpec", "ArgvSpec",
+    "AdapterFiles", "AdapterRegistry", "AdaptersSpec", "ArgvSpec",
     "BackendSpec", "BundleSpec", "CanarySpec", "Catalog", "CatalogReview", "ContextSpec",
     "FamilyMatch", "FamilyRegistry", "HelpSpec", "LimitsSpec", "LockedPackage", "ModelRegistry",
     "ModelSpec", "OptionSpec", "PinSpec", "RecipeSpec", "RetrySpec", "RunsOnSpec", "RuntimeSpec",

@@ -47,6 +47,10 @@ class Adapter:
     checkpoint: str = ""
 
 
+class AdapterFiles(ModelSpec):
+    """What an adapter is to the cache: a model of whose repository the adapter alone is taken."""
+
+
 class AdapterRegistry:
     """Made by the composition root, lives as long as it. Writers wait for each other."""
 

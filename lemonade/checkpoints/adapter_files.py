@@ -13,9 +13,8 @@ from typing import Any, Final, Literal
 from lemonade.checkpoints.gguf_header import general_texts, is_adapter, is_gguf_file
 from lemonade.core.errors import BadAdapter
 from lemonade.core.records import dataclass
+from lemonade.planning.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
-CONFIG: Final = "adapter_config.json"
-_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 _MOST_BYTES: Final = 1 << 20
 """Of a configuration."""
 
@@ -60,7 +59,7 @@ def inspect_adapter(
 
 def adapter_stamp(path: Path) -> tuple[int, int] | None:
     """The stamp alone; `None` where nothing is. Blocks for a moment."""
-    files = (*(path / name for name in _WEIGHTS), path)
+    files = (*(path / name for name in ADAPTER_WEIGHTS), path)
     try:
         return next((_stamp(file) for file in files if file.is_file()), None)
     except OSError:
@@ -95,13 +94,15 @@ def _gguf(path: Path, base: Path | None) -> AdapterFacts:
 def _peft(path: Path) -> AdapterFacts:
     if not path.is_dir():
         path.stat()  # what is not there at all shall be said to be just that
-        raise _bad(path, f"is no folder; this engine takes adapters as folders with {CONFIG}")
-    config = path / CONFIG
+        raise _bad(
+            path, f"is no folder; this engine takes adapters as folders with {ADAPTER_CONFIG}"
+        )
+    config = path / ADAPTER_CONFIG
     if not config.is_file():
-        raise _bad(path, f"has no {CONFIG}")
-    weights = next((path / name for name in _WEIGHTS if (path / name).is_file()), None)
+        raise _bad(path, f"has no {ADAPTER_CONFIG}")
+    weights = next((path / name for name in ADAPTER_WEIGHTS if (path / name).is_file()), None)
     if weights is None:
-        raise _bad(path, f"has no {_WEIGHTS[0]}")
+        raise _bad(path, f"has no {ADAPTER_WEIGHTS[0]}")
     fields = _fields(config)
     kind = fields.get("peft_type")
     if kind != "LORA":

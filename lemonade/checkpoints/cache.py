@@ -18,6 +18,7 @@ from lemonade.catalog import (
     LOCAL_SOURCE,
     SHIPPED_SOURCE,
     UPLOADED_SOURCE,
+    AdapterFiles,
     ModelSpec,
     RecipeSpec,
 )
@@ -189,13 +190,17 @@ class ModelStore:
         """
         plans = tuple(plans)
         caches = [RepoCache.of(self.hub_cache, plan.repository, source) for plan in plans]
-        self._records.add((cache.folder, plan) for cache, plan in zip(caches, plans, strict=True))
+        noted = [one for one in zip(caches, plans, strict=True) if one[1].noted]
+        self._records.add((cache.folder, plan) for cache, plan in noted)
         for cache, plan in zip(caches, plans, strict=True):
             cache.write_ref(plan.revision)
 
     def kind(self, spec: ModelSpec, recipe: RecipeSpec | None = None) -> FileKind:
         """How the model's checkpoint selects files."""
         recipe = recipe or self.recipes.get(spec.recipe)
+        if isinstance(spec, AdapterFiles):
+            peft = recipe is not None and recipe.adapters and recipe.adapters.format == "peft"
+            return "peft" if peft else "gguf-adapter"
         return recipe.files if recipe is not None else "repository"
 
     def _files(self, spec: ModelSpec, recipe: RecipeSpec | None) -> Mapping[str, tuple[Path, ...]]:

@@ -18,7 +18,13 @@ from lemonade.checkpoints.layout import RepoCache, files_in
 from lemonade.checkpoints.records import Records
 from lemonade.core.errors import CheckpointError, NotDeletable, NotInRepository
 from lemonade.core.records import dataclass
-from lemonade.planning.checkpoint import COMPANIONS, FileKind, RepoFile, select_files
+from lemonade.planning.checkpoint import (
+    ADAPTER_KINDS,
+    COMPANIONS,
+    FileKind,
+    RepoFile,
+    select_files,
+)
 from lemonade.storage import FileLock
 
 _RANDOM_PART: Final = re.compile(r"\.[0-9a-f]{8}\Z")
@@ -36,6 +42,11 @@ class Use:
     def is_whole(self) -> bool:
         """Whether it is all files, rather than some."""
         return self.kind == "repository" and self.variant in ("", "*")
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether a note of the variant is one of this use."""
+        return self.kind not in ADAPTER_KINDS
 
 
 class Removal:
@@ -91,7 +102,8 @@ class Removal:
         _drop_unused_blobs(cache, dropped)
         _prune(cache)
         for use in set(ours) - set(theirs):
-            self._records.remove(cache.folder, use.variant)
+            if use.is_noted:
+                self._records.remove(cache.folder, use.variant)
         left = {file.path for snapshot in cache.snapshots() for file in files_in(snapshot)}
         if left <= set(COMPANIONS):
             self._remove_all(cache)
@@ -116,7 +128,7 @@ class Removal:
         """What the uses select of a snapshot, by our notes and by what is there."""
         paths: set[str] = set()
         for use in uses:
-            record = self._records.of(cache.folder, use.variant)
+            record = self._records.of(cache.folder, use.variant) if use.is_noted else None
             if record is not None and record.revision == snapshot.name:
                 paths.update(record.files)
             try:

@@ -22,6 +22,7 @@ from lemonade.checkpoints.layout import RepoCache, files_in
 from lemonade.checkpoints.records import Record, Records
 from lemonade.core.errors import Incomplete, LemonadeError, NotInRepository
 from lemonade.planning.checkpoint import (
+    ADAPTER_KINDS,
     FileKind,
     RepoFile,
     primary_of,
@@ -123,7 +124,7 @@ class Resolver:
         snapshots = cache.usable()
         if not snapshots:
             raise Incomplete(f"{repository} has not been downloaded.")
-        record = self._records.of(cache.folder, variant)
+        record = None if kind in ADAPTER_KINDS else self._records.of(cache.folder, variant)
         if kind == "repository" and not variant:
             return (self._whole_repository(cache, snapshots, record, repository),)
         if role != "main":
@@ -148,7 +149,7 @@ class Resolver:
         files = self._family(snapshot, _primary_first(chosen, variant, kind))
         folder = snapshot / variant
         # An engine that takes repositories takes a folder of one like a whole one.
-        return (folder,) if kind == "repository" and folder.is_dir() else files
+        return (folder,) if kind in ("repository", "peft") and folder.is_dir() else files
 
     def _whole_repository(
         self, cache: RepoCache, snapshots: Sequence[Path], record: Record | None, where: str

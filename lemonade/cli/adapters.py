@@ -65,8 +65,9 @@ def load_adapter(session: Session, model: str, name: str, path: str, scale: floa
     """Put an adapter upon a model.
 
     PATH is on the server's machine: a GGUF file for llama.cpp, a folder with adapter_config.json
-    for vLLM. What is no path and reads like owner/repo or owner/repo:FILE is fetched from the hub.
-    The server keeps it in mind for all later loads of the model.
+    for vLLM. What is no path and reads like owner/repo, owner/repo:FILE or owner/repo:FOLDER is
+    fetched from the hub, and nothing else of that repository. The server keeps it in mind for all
+    later loads of the model.
     """
     body: dict[str, object] = {"action": "load", "name": name, **_where(path)}
     if scale is not None:

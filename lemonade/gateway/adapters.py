@@ -108,7 +108,7 @@ async def _change(parts: Parts, model: str, action: str, name: str, body: JsonOb
         if not _REPOSITORY.match(repository) or not checkpoint.isprintable():
             raise MalformedRequest(
                 f"{checkpoint[:60]!a} does not name a repository.",
-                remedy="Write owner/repo, or owner/repo:FILE for one file of it.",
+                remedy="Write owner/repo, or owner/repo:FILE for one file or folder of it.",
                 facts={"field": "checkpoint"},
             )
         whole = f"{repository}:{variant}" if variant else repository

@@ -6,18 +6,20 @@ Pure: it is given a listing (of a hub, or of a snapshot on this disk) and answer
 A checkpoint is `owner/repo`, `owner/repo:variant`, the address of either on a hub's web site, or
 an absolute path. What a variant may be depends on the recipe: `gguf` takes the name of a
 quantisation, a file, the end of a file name, or a folder; `repository` takes a file or a folder,
-and everything where there is no variant.
+and everything where there is no variant. Of an adapter (`peft`, `gguf-adapter`) it is the adapter
+alone, see `adapter_files`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from lemonade.catalog import from_page
 from lemonade.core.errors import NotInRepository
 from lemonade.core.records import dataclass
+from lemonade.planning.adapter_files import only_gguf, select_peft
 from lemonade.planning.gguf import (
     RepoFile,
     Variant,
@@ -30,6 +32,7 @@ from lemonade.planning.gguf import (
 )
 
 __all__ = [
+    "ADAPTER_KINDS",
     "COMPANIONS",
     "LAZY_ROLES",
     "CheckpointPlan",
@@ -46,8 +49,10 @@ __all__ = [
     "split_checkpoint",
 ]
 
-FileKind = Literal["gguf", "repository"]
-"""How a recipe's variants select files; see the module's docstring."""
+FileKind = Literal["gguf", "repository", "gguf-adapter", "peft"]
+"""How a variant selects files; see the module's docstring."""
+
+ADAPTER_KINDS: Final[frozenset[FileKind]] = frozenset({"gguf-adapter", "peft"})
 
 COMPANIONS: Final = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 """Small files at the root that come along with a GGUF variant where they exist."""
@@ -81,6 +86,8 @@ class CheckpointPlan:
         files: everything to fetch, in order; companions last.
         essential: paths without which the role is not complete.
         primary: path of the file an engine is given; empty when it is given the whole folder.
+        noted: whether the choice is written down. An adapter's is not: its files have fixed names,
+            and what is noted of its repository is for a model that is in it too.
     """
 
     repository: str
@@ -90,6 +97,7 @@ class CheckpointPlan:
     files: tuple[RepoFile, ...]
     essential: tuple[str, ...]
     primary: str
+    noted: bool = True
 
     @property
     def size_bytes(self) -> int:
@@ -144,11 +152,14 @@ def plan_checkpoint(
         files=chosen + companions,
         essential=tuple(file.path for file in chosen),
         primary=primary_of([file.path for file in chosen], variant, kind),
+        noted=kind not in ADAPTER_KINDS,
     )
 
 
 def primary_of(paths: Sequence[str], variant: str, kind: FileKind) -> str:
     """The file among the selected ones that an engine is given; empty means their folder."""
+    if kind == "peft":
+        return ""
     if kind == "repository":
         return paths[0] if len(paths) == 1 and variant else ""
     # A projector may sort before the model it belongs to.
@@ -163,7 +174,7 @@ def select_files(
     Args:
         files: all files there are.
         variant: what followed the colon.
-        kind: how the recipe selects.
+        kind: how it selects.
         where: the repository's name, for errors.
 
     Raises:
@@ -171,8 +182,7 @@ def select_files(
             lists what there is.
     """
     by_path = {file.path: file for file in files}
-    select = _select_gguf if kind == "gguf" else _select_any
-    return tuple(by_path[path] for path in select(by_path, variant, where))
+    return tuple(by_path[path] for path in _SELECT[kind](by_path, variant, where))
 
 
 def _select_any(files: dict[str, RepoFile], variant: str, where: str) -> Sequence[str]:
@@ -212,6 +222,18 @@ def _select_gguf(files: dict[str, RepoFile], variant: str, where: str) -> Sequen
     if inside := _in_folder(variant, paths, where):
         return inside
     raise _nothing_called(variant, where, [v.name for v in variants])
+
+
+def _select_gguf_adapter(files: dict[str, RepoFile], variant: str, where: str) -> Sequence[str]:
+    return _select_gguf(files, variant, where) if variant else only_gguf(files, where)
+
+
+_SELECT: Final[Mapping[FileKind, Callable[[dict[str, RepoFile], str, str], Sequence[str]]]] = {
+    "gguf": _select_gguf,
+    "repository": _select_any,
+    "gguf-adapter": _select_gguf_adapter,
+    "peft": select_peft,
+}
 
 
 def _only_variant(variants: Sequence[Variant], where: str) -> Sequence[str]:

@@ -1,7 +1,8 @@
 """An adapter that is in a hub's repository: fetched as models are, into the same cache.
 
 To the cache it is a model of its own with one checkpoint, which nobody can ask for anything. Its
-files are of one commit, and go when the adapter is deleted, unless somebody else uses them.
+files are of one commit, and go when the adapter is deleted, unless somebody else uses them. What
+else is in the repository is left there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from lemonade.catalog import Adapter, ModelSpec, RecipeSpec
+from lemonade.catalog import Adapter, AdapterFiles, ModelSpec, RecipeSpec
 from lemonade.checkpoints import Downloads, ModelStore
 from lemonade.core.errors import HubUnreachable, Incomplete, Offline
 from lemonade.core.progress import Progress
@@ -19,7 +20,7 @@ from lemonade.core.progress import Progress
 
 def as_model(spec: ModelSpec, adapter: Adapter) -> ModelSpec:
     """What a model's adapter is to the cache."""
-    return ModelSpec(
+    return AdapterFiles(
         name=f"{spec.name}:{adapter.name}",
         origin=spec.origin,
         recipe=spec.recipe,

@@ -53,7 +53,10 @@ class Bench:
 def recipes() -> dict[str, RecipeSpec]:
     text = (ROOT / "recipes" / "llamacpp.toml").read_text()
     gguf = RecipeSpec.model_validate(tomllib.loads(text)).model_copy(update={"id": "gguf"})
-    return {"gguf": gguf, "whole": gguf.model_copy(update={"id": "whole", "files": "repository"})}
+    text = (ROOT / "recipes" / "vllm.toml").read_text()
+    peft = RecipeSpec.model_validate(tomllib.loads(text)).adapters
+    changes = {"id": "whole", "files": "repository", "adapters": peft}
+    return {"gguf": gguf, "whole": gguf.model_copy(update=changes)}
 
 
 @pytest.fixture

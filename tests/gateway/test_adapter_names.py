@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.checkpoints.hub_fixture import gguf, requests_of, running_hub, write_repository
+from tests.checkpoints.hub_fixture import (
+    downloads_of,
+    gguf,
+    requests_of,
+    running_hub,
+    write_repository,
+)
 from tests.gateway.adapting import (
     BY_NAME,
     BY_SCALES,
@@ -48,7 +54,11 @@ def hub(home: Path) -> Iterator[str]:
     write_repository(root, "o/one", {"poems-f16.gguf": files["f16.gguf"], "README.md": b"# Poems"})
     write_repository(root, "o/model", {"model-f16.gguf": gguf(4096)})
     folder = peft_adapter(home / "peft")
-    write_repository(root, "o/peft", {f.name: f.read_bytes() for f in folder.iterdir()})
+    peft = {f.name: f.read_bytes() for f in folder.iterdir()}
+    more = ("README.md", "model.safetensors", "tokenizer.json", "optimizer.pt")
+    steps = {f"checkpoint-9/{name}": content for name, content in peft.items()}
+    write_repository(root, "o/peft", peft | steps | dict.fromkeys(more, b"not for an engine"))
+    write_repository(root, "o/steps", steps)
     for left in (*home.glob("*.gguf"), *folder.iterdir()):
         left.unlink()
     with running_hub(root) as url:
@@ -183,21 +193,31 @@ def test_a_file_of_a_repository(home: Path, hub: str) -> None:
         assert not (home / "hub" / "models--o--two").exists()
 
 
-def test_a_whole_repository_and_without_the_hub(home: Path, hub: str) -> None:
+def test_a_folder_and_without_the_hub(home: Path, hub: str) -> None:
     catalog = adapting_catalog(home, BY_NAME)
-    recipe = catalog / "recipes" / "fake.toml"
-    recipe.write_text(recipe.read_text().replace('files = "gguf"', 'files = "repository"'))
     env = {"LEMONADE_CATALOG": str(catalog), "HF_ENDPOINT": hub}
     body = {"name": "a", "checkpoint": "o/peft"}
     with serving(home, env=env) as server:
         done = server.post("models/one/adapters", body)
         assert done.status_code == 200, done.text
-        assert (Path(done.json()["adapter"]["path"]) / "adapter_config.json").exists()
+        folder = Path(done.json()["adapter"]["path"])
+        taken = {"adapter_config.json", "adapter_model.safetensors"}
+        assert {file.name for file in folder.iterdir()} == taken, "the rest is left at the hub"
+        sent = {one["path"].partition("/o/peft/resolve/")[2] for one in downloads_of(hub)}
+        assert {path.partition("/")[2] for path in sent} == taken
         assert said(server.chat("one:a")).endswith(WORDS)
+        none = server.post("models/one/adapters", {"name": "b", "checkpoint": "o/steps"})
+        assert none.status_code == 404
+        assert "o/steps has no adapter: there is no adapter_config.json" in none.text
+        assert "Write o/steps:checkpoint-9." in none.text
+        steps = {"name": "b", "checkpoint": "o/steps:checkpoint-9"}
+        assert server.post("models/one/adapters", steps).json()["effect"] == "hot"
+        assert said(server.chat("one:b")) == f"checkpoint-9 {WORDS}"
         asked = len(requests_of(hub))
     with serving(home, env=env, config={"offline": True}) as server:
         assert server.post("models/one/adapters", body).status_code == 200
-        other = server.post("models/one/adapters", {"name": "b", "checkpoint": "o/one"})
+        assert server.post("models/one/adapters", steps).status_code == 200
+        other = server.post("models/one/adapters", {"name": "c", "checkpoint": "o/one"})
         assert other.json()["error"]["code"] == "offline"
     assert len(requests_of(hub)) == asked
 
@@ -206,6 +226,7 @@ def test_a_whole_repository_and_without_the_hub(home: Path, hub: str) -> None:
     ("checkpoint", "status", "words"),
     [
         ("o/two", 404, "names none"),
+        ("o/peft", 404, "o/peft has no adapter: there is no .gguf file."),
         ("o/none", 404, "o/none"),
         ("o/model", 400, "not of an adapter"),
         ("o/one:other.gguf", 404, "nothing called 'other.gguf'"),

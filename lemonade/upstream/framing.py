@@ -302,19 +302,21 @@ class ChunkedBody(BodyWalker):
                     position = self._walk_torn(block, position)
                 else:
                     position = line.end()
-                    self._begin_chunk(line[1])
-                    if self._in_trailers and block[position : position + 2] == b"\r\n":
+                    last = self._begin_chunk(line[1])
+                    if last and block[position : position + 2] == b"\r\n":
                         self.done = True  # as nearly every body ends
                         self.used = position + 2
                         return self.used
         return whole
 
-    def _begin_chunk(self, digits: bytes) -> None:
+    def _begin_chunk(self, digits: bytes) -> bool:
+        """Whether it is the empty one, after which nothing but trailers comes."""
         length = int(digits, 16)
         if length:
             self._left = length + 2
         else:
             self._in_trailers = True
+        return not length
 
     def _walk_part(self, block: bytes, position: int) -> None:
         """The rest of the block lies inside the current chunk."""

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +62,7 @@ from lemonade.residency import (
     Swapper,
     crash_policy,
     hang_policy,
+    kept_versions,
 )
 from lemonade.storage import Directories
 from lemonade.supervisor import (
@@ -312,6 +314,7 @@ async def _join(
     placement = LocalPlacement(supervisor)
     newcomers = Newcomers(catalog, machine, environ)
     flags = KnownFlags(directories.cache / "flags")
+    unheld = partial(kept_versions, directories.state / "children")
     installer = await stack.enter_async_context(
         Installer(
             bundles,
@@ -319,6 +322,7 @@ async def _join(
             environ,
             overlay_of=catalog.overlay_dir,
             trials=(Canary(newcomers, placement), Learner(newcomers, flags)),
+            unheld=unheld,
         )
     )
     downloads = await stack.enter_async_context(Downloads(hub, store, bus))
@@ -419,7 +423,7 @@ async def _join(
         selections=selections,
         installer=installer,
         latest=latest,
-        versions=Versions(bundles, bus),
+        versions=Versions(bundles, bus, unheld=unheld),
         store=store,
         downloads=downloads,
         loader=loader,

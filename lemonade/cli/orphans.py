@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,19 +18,24 @@ if TYPE_CHECKING:
     from lemonade.orphans import Account
 
 _SCHEMA = 1
+_KEPT_REMEDY = "If none is to come, `lemonade reap --kept` ends what is kept."
 
 
 @click.command(cls=StandaloneCommand)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--kept", is_flag=True, help="Also end engines that wait for the next server.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done for programs.")
-def reap(dry_run: bool, as_json: bool) -> int:  # noqa: FBT001 - click calls it
+def reap(dry_run: bool, kept: bool, as_json: bool) -> int:  # noqa: FBT001 - click calls it
     """End what dead servers left behind.
 
     Only processes that the ledger proves to be an engine of a server that is dead: by number,
     start time and program. It says what it ended, and what it left alone and why. No server is
     needed. The exit code is 1 if something does not end.
+
+    Engines that a server has kept on purpose (`on_exit` is `keep`) are left alone and named: the
+    next server takes them over. If none is to come, --kept ends them, too.
     """
-    accounts = _look() if dry_run else _end()
+    accounts = _look(kept=kept) if dry_run else _end(kept=kept)
     if as_json:
         write_json(_as_json(accounts, dry_run=dry_run))
     else:
@@ -56,30 +62,63 @@ def list_orphans(*, as_json: bool) -> None:
         note("Their servers are dead. `lemonade reap` ends them.")
     else:
         out("No engine was left behind by a server that died.")
+    _write_kept(accounts)
     for account in accounts:
         if account.outcome == "left-alone":
             note(account.sentence())
     _write_strangers(accounts)
 
 
-def _look() -> tuple[Account, ...]:
+def _write_kept(accounts: Sequence[Account]) -> None:
+    """What is no orphan, though its server is gone as well."""
+    rows = [
+        (
+            account.name,
+            str(account.owner),
+            _time(account.started_at),
+            str(process.pid),
+            process.program or "-",
+        )
+        for account in accounts
+        if account.outcome == "kept"
+        for process in account.processes
+    ]
+    if rows:
+        out()
+        columns = [
+            Column("Kept", 30),
+            Column("By server", 11),
+            Column("Runs since", 21),
+            Column("PID", 9),
+            Column("Program"),
+        ]
+        write_table(columns, rows)
+        note(f"They wait for the next server to take them over. {_KEPT_REMEDY}")
+
+
+def _time(seconds: float) -> str:
+    """For people, as their clock has it."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _look(*, kept: bool = False) -> tuple[Account, ...]:
     from lemonade.orphans import would_end
     from lemonade.storage import directories
 
     try:
-        return would_end(directories(os.environ))
+        return would_end(directories(os.environ), kept=kept)
     except OSError as error:
         raise _not_readable(error) from error
 
 
-def _end() -> tuple[Account, ...]:
+def _end(*, kept: bool) -> tuple[Account, ...]:
     from lemonade.orphans import end_orphans
     from lemonade.storage import directories
 
     # What a server logs of it is what we print.
     logging.getLogger("lemonade").addHandler(logging.NullHandler())
     try:
-        return end_orphans(directories(os.environ))
+        return end_orphans(directories(os.environ), kept=kept)
     except OSError as error:
         raise _not_readable(error) from error
 
@@ -97,6 +136,8 @@ def _write(accounts: Sequence[Account], *, dry_run: bool) -> None:
     for account in accounts:
         out(f"Would be done: {_future(account)}" if dry_run else account.sentence())
     _write_strangers(accounts)
+    if any(account.outcome == "kept" for account in accounts):
+        note(_KEPT_REMEDY)
 
 
 def _future(account: Account) -> str:
@@ -104,6 +145,10 @@ def _future(account: Account) -> str:
     pids = ", ".join(str(process.pid) for process in account.processes)
     name = account.name or account.file.name
     match account.outcome:
+        case "ended" if account.started_at:
+            return f"end {name}, kept for the next server by one (pid {account.owner}): {pids}."
+        case "kept":
+            return f"nothing about {name}, kept for the next server: {pids}."
         case "ended":
             return f"end {name}, left behind by a server that died (pid {account.owner}): {pids}."
         case "forgotten":
@@ -135,6 +180,7 @@ def _as_json(accounts: Sequence[Account], *, dry_run: bool) -> dict[str, Any]:
                 "server": account.owner,
                 "outcome": account.outcome,
                 "reason": account.reason,
+                "started_at": account.started_at or None,
                 "processes": [
                     {"pid": process.pid, "program": process.program}
                     for process in account.processes

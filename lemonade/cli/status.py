@@ -217,7 +217,7 @@ def ps(session: Session, as_json: bool, orphans: bool) -> None:  # noqa: FBT001 
     The port is the engine's private one, on the server's own machine.
 
     With --orphans no server is asked: it lists what dead servers left on this machine, and what
-    `lemonade reap` would do about it.
+    `lemonade reap` would do about it. Engines that were kept for the next server are listed apart.
     """
     if orphans:
         from lemonade.cli.orphans import list_orphans

@@ -34,6 +34,19 @@ def check_orphans(ledger: Path) -> tuple[Finding, ...]:
                     fix="`lemonade reap` ends it, and so does `lemonade serve` when it starts; "
                     f"or end it yourself: `kill {pids}`.",
                 )
+            case "kept":
+                book.note(
+                    "kept",
+                    f"The engine of {entry.name} was kept by a server that has ended (pid "
+                    f"{entry.owner}), for the next one to take over.",
+                    seen,
+                    *(
+                        Evidence(f"/proc/{one.pid}", one.program or "program unknown")
+                        for one in entry.processes
+                    ),
+                    fix="`lemonade serve` takes it over; if no server is to come, "
+                    "`lemonade reap --kept` ends it.",
+                )
             case "elsewhere":
                 book.note(
                     "not-seen",

@@ -15,7 +15,7 @@ from typing import Final
 from lemonade.core.ids import BackendId
 from lemonade.installer.durable import write_entries, write_out
 from lemonade.installer.exchange import exchange
-from lemonade.installer.leases import claimed
+from lemonade.installer.leases import Unheld, claimed, nobody
 from lemonade.installer.legacy import (
     VERSION_FILE,
     is_ours,
@@ -42,7 +42,7 @@ def staging_for(target: Path) -> Path:
     return target.with_name(f"{_STAGING}{target.name}-{secrets.token_hex(4)}")
 
 
-def activate(receipt: Receipt, staging: Path, target: Path) -> None:
+def activate(receipt: Receipt, staging: Path, target: Path, unheld: Unheld = nobody) -> None:
     """Complete the bundle and put it in its place; what was there goes.
 
     The disk has every file before it has the receipt: a power failure leaves all or nothing.
@@ -54,16 +54,18 @@ def activate(receipt: Receipt, staging: Path, target: Path) -> None:
     write_out(staging)
     receipt.write(staging)
     if target.exists():
-        with claimed(receipt.backend, [(receipt.version, target)]):
+        with claimed(receipt.backend, [(receipt.version, target)], unheld):
             _replace(staging, target)
     else:
         staging.rename(target)
         write_entries(target.parent)
 
 
-def put_to_use(receipt: Receipt, staging: Path, plan: InstallPlan) -> None:
+def put_to_use(
+    receipt: Receipt, staging: Path, plan: InstallPlan, unheld: Unheld = nobody
+) -> None:
     """Activate the planned version, and point to it. Raises as `activate`."""
-    activate(receipt, staging, plan.target)
+    activate(receipt, staging, plan.target, unheld)
     point(plan)
 
 
@@ -112,7 +114,7 @@ def strays(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not is_ours(path))
 
 
-def remove_all(backend: BackendId, folder: Path) -> list[str]:
+def remove_all(backend: BackendId, folder: Path, unheld: Unheld = nobody) -> list[str]:
     """Remove all there is of a backend; returns the versions that were complete.
 
     Raises:
@@ -122,7 +124,7 @@ def remove_all(backend: BackendId, folder: Path) -> list[str]:
     legacy = legacy_folders(folder)
     roots = [(path.name, path) for path in versions]
     roots += [(legacy_version(path), path) for path in legacy]
-    with claimed(str(backend), roots):
+    with claimed(str(backend), roots, unheld):
         trash = _new_trash(folder)
         for path in legacy:
             _move_legacy(path, folder, trash)
@@ -135,13 +137,15 @@ def remove_all(backend: BackendId, folder: Path) -> list[str]:
     return [name for name, _ in roots]
 
 
-def remove(backend: BackendId, folder: Path, name: str, root: Path) -> None:
+def remove(
+    backend: BackendId, folder: Path, name: str, root: Path, unheld: Unheld = nobody
+) -> None:
     """Remove one version, ours or a legacy one, out of a backend's folder.
 
     Raises:
         Locked: a running engine uses it; nothing was removed.
     """
-    with claimed(str(backend), [(name, root)]):
+    with claimed(str(backend), [(name, root)], unheld):
         trash = _new_trash(folder)
         if is_version(root):
             root.rename(trash / root.name)

@@ -45,7 +45,7 @@ from lemonade.installer.environments import (
 )
 from lemonade.installer.fetch import Patience
 from lemonade.installer.handing import take
-from lemonade.installer.leases import claimed
+from lemonade.installer.leases import Unheld, claimed, nobody
 from lemonade.installer.pip_output import CHECK, CREATE, PipReader
 from lemonade.installer.pointer import read_pointer
 from lemonade.installer.python import finish_environment
@@ -105,6 +105,7 @@ class Installer(TaskOwner):
         overlay_of: Callable[[BackendId], Path] = shipped_overlay,
         patience: Patience = _PATIENCE,
         trials: Sequence[Trial] = (),
+        unheld: Unheld = nobody,
     ) -> None:
         """Nothing is done yet.
 
@@ -116,6 +117,7 @@ class Installer(TaskOwner):
             patience: with hosts that releases are fetched from.
             trials: what is done with a build before it takes its place; how engines are run is
                 not this room's business.
+            unheld: who runs from a version without a claim on it.
         """
         super().__init__()
         self._bundles = bundles
@@ -124,6 +126,7 @@ class Installer(TaskOwner):
         self._overlay_of = overlay_of
         self._patience = patience
         self._trials = trials
+        self._unheld = unheld
         self.jobs: Jobs[Bundle | None] = Jobs(_KIND, self._tasks)
 
     async def _end_all(self) -> None:
@@ -226,7 +229,7 @@ class Installer(TaskOwner):
                 remedy="Wait for it to end, or cancel it, and try again.",
             )
         try:
-            removed = await finished(remove_all, spec.backend_id, folder)
+            removed = await finished(remove_all, spec.backend_id, folder, self._unheld)
             downloads = downloads_of(self._bundles.root, spec.backend_id)
             await asyncio.to_thread(shutil.rmtree, downloads, ignore_errors=True)
             await asyncio.to_thread(drop_unused, self._bundles.root)
@@ -283,15 +286,14 @@ class Installer(TaskOwner):
     ) -> Bundle:
         staging = staging_for(plan.target)
         if plan.target.exists():  # said before anything is fetched; `activate` asks again
-            with claimed(str(plan.backend), [(plan.version, plan.target)]):
-                pass
+            await asyncio.to_thread(self._may_go, plan)
         try:
             receipt, last = await self._fill(plan, runtime, staging, listen)
             await self._check(plan, staging, receipt)
             await self._try(plan, staging, receipt, partial(_tell, listen, last))
             if plan.release is not None:  # first, or who is killed in between leaves them for ever
                 await finished(drop_downloads, self._bundles.root, plan)
-            await committed(put_to_use, receipt, staging, plan)
+            await committed(put_to_use, receipt, staging, plan, self._unheld)
         finally:
             await finished(_discard, staging)
         self._bus.publish(BundleInstalled(plan.backend, plan.version))
@@ -299,6 +301,11 @@ class Installer(TaskOwner):
         if bundle is None:
             raise SetupFailed(f"{plan.backend} was removed while it was being installed.")
         return bundle
+
+    def _may_go(self, plan: InstallPlan) -> None:
+        """Raises `Locked` if an engine runs from what is to be replaced. Blocks."""
+        with claimed(str(plan.backend), [(plan.version, plan.target)], self._unheld):
+            pass
 
     async def _fill(
         self,

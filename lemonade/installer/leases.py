@@ -4,13 +4,19 @@ Whoever starts a child shares the claim on the version's receipt (of a legacy tr
 `version.txt`) until nothing of the child is left; whoever wants to remove or replace the version
 needs the claim alone. The kernel ends a claim with the process that has it, so a server that was
 killed holds nothing. The file is never written to: sharing works where nothing may be changed.
+
+An engine that outlives its server is without a claim until the next server shares it again. Who
+removes a version therefore asks, once the claim is his alone, who is `Unheld` besides: those whose
+server holds a claim cannot join them any more, and nobody new can start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import BadConfigFile, Locked
@@ -20,6 +26,15 @@ from lemonade.storage import FileLock
 
 VersionLease = FileLock
 """Keeps a version from being removed until it is released."""
+
+Unheld: TypeAlias = Callable[[], Mapping[str, str]]
+"""Which versions engines run from without a claim: who, in words, by the folder without links.
+Whose engines these are is not this room's business. Blocks; an `OSError`: nobody can tell."""
+
+
+def nobody() -> Mapping[str, str]:
+    """`Unheld` where every engine ends with its server."""
+    return {}
 
 
 def lease(bundle: Bundle) -> VersionLease | None:
@@ -50,11 +65,14 @@ def in_use(root: Path) -> bool:
 
 
 @contextmanager
-def claimed(backend: str, roots: Sequence[tuple[str, Path]]) -> Iterator[None]:
+def claimed(
+    backend: str, roots: Sequence[tuple[str, Path]], unheld: Unheld = nobody
+) -> Iterator[None]:
     """Have versions, given as name and folder, for oneself alone: all of them or none.
 
     Raises:
         Locked: a running engine uses one; the facts name it.
+        OSError: it cannot be told who uses one.
     """
     with ExitStack() as claims:
         for version, root in roots:
@@ -67,6 +85,20 @@ def claimed(backend: str, roots: Sequence[tuple[str, Path]]) -> Iterator[None]:
                         facts={"backend": backend, "version": version, "path": str(root)},
                     )
                 claims.callback(claim.release)
+        users = unheld() if roots else {}
+        for version, root in roots:
+            if who := users.get(os.path.realpath(root)):
+                raise Locked(
+                    f"{backend} {version} is used by a running engine: {who}.",
+                    remedy="`lemonade serve` takes it over, and its model can be unloaded then; "
+                    "`lemonade reap --kept` ends it without a server.",
+                    facts={
+                        "backend": backend,
+                        "version": version,
+                        "path": str(root),
+                        "used_by": who,
+                    },
+                )
         yield
 
 

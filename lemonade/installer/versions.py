@@ -7,8 +7,9 @@ installs it. A running engine is never touched: it goes on with the version it w
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from lemonade.core.records import dataclass
 from lemonade.installer import activation
 from lemonade.installer.bundles import Bundles
 from lemonade.installer.compiled import compiled_for_nothing
-from lemonade.installer.leases import in_use
+from lemonade.installer.leases import Unheld, in_use, nobody
 from lemonade.installer.legacy import legacy_entries
 from lemonade.installer.pointer import Pointer
 from lemonade.installer.receipts import Receipt, now
@@ -39,6 +40,8 @@ from lemonade.installer.runtimes import drop_unused, unused
 from lemonade.installer.threads import finished
 from lemonade.planning.selection import PinKind, Selection
 from lemonade.storage import FileLock
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["version", "leftover", "download", "runtime", "compiled"]
 
@@ -57,6 +60,7 @@ class InstalledVersion:
         active: whether the next engine is started from it.
         last_good: whether `roll_back` goes to it.
         in_use: whether an engine runs it, of whichever server.
+        used_by: who, in words, if that is known: an engine without a server.
         size_bytes: on the disk.
     """
 
@@ -68,6 +72,7 @@ class InstalledVersion:
     last_good: bool
     in_use: bool
     size_bytes: int
+    used_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +97,11 @@ class _Found:
 class Versions:
     """Acts on the versions of backends. Made by the composition root; keeps nothing."""
 
-    def __init__(self, bundles: Bundles, bus: Bus) -> None:
-        """`bus` is told of what is removed."""
+    def __init__(self, bundles: Bundles, bus: Bus, *, unheld: Unheld = nobody) -> None:
+        """`bus` is told of what is removed; `unheld` says who runs from one without a claim."""
         self._bundles = bundles
         self._bus = bus
+        self._unheld = unheld
 
     async def installed(self, selection: Selection) -> tuple[InstalledVersion, ...]:
         """All versions of a backend, the active one first, then the latest installed."""
@@ -151,6 +157,7 @@ class Versions:
             for bundle in bundles.present(spec)
             if bundles.suits(selection, bundle.version)
         }
+        users = self._users()
         places = [(path.name, path) for path in bundles.folders(spec)]
         places += [(legacy.version, legacy.folder) for legacy in bundles.legacy(spec)]
         found = [
@@ -161,13 +168,22 @@ class Versions:
                 usable=path in usable,
                 active=active is not None and path == active.root,
                 last_good=path == good_root,
-                in_use=in_use(path),
+                in_use=in_use(path) or os.path.realpath(path) in users,
                 size_bytes=self._size(spec, path),
+                used_by=users.get(os.path.realpath(path), ""),
             )
             for name, path in places
         ]
         found.sort(key=lambda one: one.receipt.installed_at if one.receipt else "", reverse=True)
         return tuple(sorted(found, key=lambda one: not one.active))
+
+    def _users(self) -> Mapping[str, str]:
+        """Of versions that nobody holds. To show only: who removes one asks again."""
+        try:
+            return self._unheld()
+        except OSError as error:
+            log.warning("It cannot be told which versions kept engines run from: %s", error)
+            return {}
 
     def _use(self, selection: Selection, name: str) -> Bundle:
         with self._locked(selection.spec):
@@ -268,7 +284,7 @@ class Versions:
             row = Pruned(spec.id, "version", one.name, one.size_bytes, self._why(selection, one))
             if not row.kept_because and not dry_run:
                 try:
-                    activation.remove(spec.backend_id, folder, one.name, one.root)
+                    activation.remove(spec.backend_id, folder, one.name, one.root, self._unheld)
                     gone.append(one.name)
                 except Locked as error:  # somebody started an engine from it just now
                     row = replace(row, kept_because=error.message)
@@ -292,6 +308,8 @@ class Versions:
             return "it is active without the setting that names another"
         if one.last_good:
             return "it is the way back"
+        if one.used_by:
+            return f"a running engine uses it: {one.used_by}"
         return "a running engine uses it" if one.in_use else ""
 
     def _downloads(self, spec: BackendSpec) -> list[_Found]:

@@ -23,6 +23,7 @@ from lemonade.residency.quarantine import Quarantine, describe_quarantined
 from lemonade.residency.resident import Lease, Phase, Resident
 from lemonade.residency.selections import Selections
 from lemonade.residency.swapping import Swapper
+from lemonade.residency.unheld import kept_versions
 from lemonade.residency.wishes import LoadRequest
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "describe_quarantined",
     "explain",
     "hang_policy",
+    "kept_versions",
     "log_file_of",
     "scrape",
     "shown",

@@ -106,7 +106,7 @@ def clear_up(ledger: Path, server: Identity, *, dying_within: float = _DYING_WIT
     give_up_at = time.monotonic() + dying_within
     while _lives(server) and time.monotonic() < give_up_at:
         time.sleep(0.01)
-    asyncio.run(reap_ledger(ledger, grace=_GRACE, only=server, spare_kept=True))
+    asyncio.run(reap_ledger(ledger, grace=_GRACE, only=server, spare="marked"))
 
 
 def _lives(server: Identity) -> bool:

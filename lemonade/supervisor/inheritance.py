@@ -21,12 +21,12 @@ from lemonade.core.inference import JsonObject
 from lemonade.core.records import dataclass
 from lemonade.storage import FileLock
 from lemonade.supervisor.adopted import Adopted, open_process
+from lemonade.supervisor.fitness import unfit
 from lemonade.supervisor.grove import recorded_leaf
 from lemonade.supervisor.inspection import LedgerEntry, read_entries, sessions_of_others
 from lemonade.supervisor.kept import Kept
 from lemonade.supervisor.ledger import Ledger, Owner, Record
-from lemonade.supervisor.ports import listens
-from lemonade.supervisor.proof import Found, look_for
+from lemonade.supervisor.proof import look_for
 from lemonade.supervisor.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,20 @@ def take_over(
     return heirs, refused
 
 
+def renounce(ledger: Ledger, record: Record) -> bool:
+    """Have nobody take a child over any more; `False` if somebody just has. Blocks.
+
+    Raises:
+        LemonadeError: the ledger cannot be locked.
+        OSError: it cannot be read or changed.
+    """
+    with FileLock(ledger.directory / LOCK):
+        if ledger.owner(record.child) != record.owner:
+            return False
+        ledger.forget(record.child)
+        return True
+
+
 def _is_ours(entry: LedgerEntry, us: Owner) -> bool:
     """Whether it is of this process: of its former life, if it had one."""
     return entry.state == "served" and entry.record is not None and entry.record.owner == us
@@ -122,11 +136,7 @@ def _prove(
         return "it did not serve"
     if record.owner.boot != us.boot:
         return "the machine was started anew since"
-    if kept.leader != record.leader or kept.child != record.child:
-        return "what was kept is not what was recorded"
-    found = look_for(record, protected)
-    reason = _mismatch(record, found)
-    if reason:
+    if reason := unfit(record, kept, look_for(record, protected)):
         return reason
     pipe = pipes.get(record.child)
     if not kept.spool and (pipe is None or not _is_pipe(pipe, kept.mark)):
@@ -157,21 +167,6 @@ def _prove(
     return Heir(
         replace(record, owner=us, cgroup_of=maker), kept.started_at, process, recalled, kept.facts
     )
-
-
-def _mismatch(record: Record, found: Found) -> str:
-    """Why it is not the recorded process, or of no use; empty if it is and may be."""
-    own = {facts.pid: facts for facts in found.own}
-    leader = own.get(record.leader.pid)
-    if leader is None or leader.identity != record.leader:
-        stranger = next((s for s in found.strangers if s.pid == record.leader.pid), None)
-        return f"{stranger.reason} (pid {stranger.pid})" if stranger else "it has ended"
-    if leader.session != record.leader.pid:
-        return "it is in another session"
-    listening = listens(record.port, own)
-    if listening is None:
-        return f"nobody listens on its port {record.port}"
-    return "" if listening else f"another program listens on its port {record.port}"
 
 
 def _is_pipe(descriptor: int, mark: str) -> bool:

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from lemonade.core.records import dataclass
+from lemonade.supervisor.fitness import unfit
 from lemonade.supervisor.kept import SUFFIX, Kept, NewerRecord
-from lemonade.supervisor.ledger import Owner, Record
+from lemonade.supervisor.ledger import Ledger, Owner, Record
 from lemonade.supervisor.processes import executable_of, read_process
 from lemonade.supervisor.proof import Stranger, look_for
 
 EntryState = Literal[
-    "served", "left-behind", "gone", "elsewhere", "newer", "unreadable", "damaged"
+    "served", "kept", "left-behind", "gone", "elsewhere", "newer", "unreadable", "damaged"
 ]
-"""Its server lives; that one is dead and processes of it are alive; nothing is left of it; it
-belongs to a world or a user we cannot look into; only a later version of this program knows what
-it says; it cannot be read; it is no record."""
+"""Its server lives; that one is dead, and the next server is to take the child over; it is dead,
+and processes of the child are alive all the same; nothing is left of it; it belongs to a world or
+a user we cannot look into; only a later version of this program knows what it says; it cannot be
+read; it is no record."""
 
 _LEFT_TO_OTHERS: Final = ("served", "elsewhere", "newer")
 
@@ -49,7 +51,8 @@ class LedgerEntry:
         reason: why it is in that state, as the end of a sentence; empty if the state says it.
         leader: pid of the process that was started, and with it the session; 0 if not known.
         record: as it was read; `None` if it cannot be.
-        kept: whether the next server is to take it over.
+        kept: whether it is marked as to be taken over; only state `kept` says that it can be.
+        started_at: when, in seconds of the epoch, if it is in state `kept`; else 0.
     """
 
     file: Path
@@ -64,6 +67,7 @@ class LedgerEntry:
     leader: int = 0
     record: Record | None = None
     kept: bool = False
+    started_at: float = 0.0
 
 
 def inspect_ledger(directory: Path) -> tuple[LedgerEntry, ...]:
@@ -106,9 +110,13 @@ def look_closer(entry: LedgerEntry, us: Owner, protected: frozenset[int]) -> Led
         return entry
     found = look_for(record, protected)
     processes = tuple(LivingProcess(f.pid, executable_of(f.pid) or "") for f in found.own)
+    kept = Ledger(entry.file.parent).kept(record.child) if entry.kept else None
+    # No server but its own has the pipe of a child that writes to no file.
+    waits = kept is not None and kept.spool and not unfit(record, kept, found)
     return replace(
         entry,
-        state="left-behind" if processes else "gone",
+        state="kept" if waits else "left-behind" if processes else "gone",
+        started_at=kept.started_at if waits and kept is not None else 0.0,
         processes=processes,
         strangers=found.strangers,
     )

@@ -224,6 +224,13 @@ class Ledger:
         except (OSError, ValueError, RecursionError):
             return None
 
+    def owner(self, child: ChildId) -> Owner | None:
+        """Whose a child is now, if that can be read."""
+        try:
+            return Record.from_json(json.loads(self._path(child).read_bytes())).owner
+        except (OSError, ValueError, RecursionError):
+            return None
+
     def spool(self, child: ChildId) -> Path:
         """The file to which the child writes if it is to outlive us; without links."""
         return Path(os.path.realpath(self._path(child).with_suffix(_SPOOL)))

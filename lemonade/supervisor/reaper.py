@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from lemonade.core.bus import Bus
+from lemonade.core.errors import LemonadeError
 from lemonade.core.events import OrphanReaped
 from lemonade.core.records import dataclass
 from lemonade.supervisor.beside import Beside
 from lemonade.supervisor.delegation import find_delegation
 from lemonade.supervisor.grove import Grove, recorded_leaf
+from lemonade.supervisor.inheritance import renounce
 from lemonade.supervisor.inspection import (
     LedgerEntry,
     LivingProcess,
@@ -37,14 +39,20 @@ log = logging.getLogger(__name__)
 
 _KILL_WITHIN: Final = 5.0
 
-Outcome = Literal["ended", "still-alive", "forgotten", "left-alone", "dropped"]
+Outcome = Literal["ended", "still-alive", "forgotten", "kept", "left-alone", "dropped"]
 """Its processes are gone; in spite of SIGKILL they are not; nothing was left of it and its record
-is removed; nothing was done about it; the file was no record and is removed."""
+is removed; it waits for the next server, and nothing was done about it; nothing was done about it
+for another reason; the file was no record and is removed."""
+
+Spared = Literal["nobody", "kept", "marked"]
+"""What dead servers have kept and a reaper leaves alone: nothing; what the next server can take
+over; whatever is marked so, without a look whether it can."""
 
 _LEVELS: Final[Mapping[Outcome, int]] = {
     "ended": logging.WARNING,
     "still-alive": logging.ERROR,
     "forgotten": logging.INFO,
+    "kept": logging.INFO,
     "left-alone": logging.INFO,
     "dropped": logging.WARNING,
 }
@@ -62,6 +70,7 @@ class Account:
         reason: why, as the end of a sentence.
         processes: what was ended, or does not end.
         strangers: what the record seems to name and does not; left alone.
+        started_at: when what is kept was started, in seconds of the epoch; else 0.
     """
 
     file: Path
@@ -71,12 +80,18 @@ class Account:
     reason: str
     processes: tuple[LivingProcess, ...] = ()
     strangers: tuple[Stranger, ...] = ()
+    started_at: float = 0.0
 
     def sentence(self) -> str:
         """For people and logs."""
         pids = ", ".join(str(one.pid) for one in self.processes)
         name = self.name or self.file.name
         match self.outcome:
+            case "ended" if self.started_at:
+                return (
+                    f"{name} was kept for the next server by one that has ended (pid "
+                    f"{self.owner}); ended: {pids}."
+                )
             case "ended":
                 return (
                     f"{name} was left behind by a server that died (pid {self.owner}); "
@@ -86,23 +101,28 @@ class Account:
                 return f"{name} was left behind by a server that died and does not end: {pids}."
             case "forgotten":
                 return f"Nothing is left of {name}: its record is removed ({self.reason})."
+            case "kept":
+                return (
+                    f"{name} is kept for the next server and left alone: {pids} "
+                    f"(kept by the server with pid {self.owner}, which has ended)."
+                )
             case "left-alone":
                 return f"{name} is left alone: {self.reason}."
             case "dropped":
                 return f"{self.file.name} says nothing and is removed: {self.reason}."
 
 
-def foretell(directory: Path) -> tuple[Account, ...]:
+def foretell(directory: Path, *, spare: Spared = "nobody") -> tuple[Account, ...]:
     """What a reaper would do now, without doing it. Blocks.
 
     Raises:
         OSError: the ledger cannot be listed, or we may open nothing to look at.
     """
-    return tuple(_account(entry) for entry in inspect_ledger(directory))
+    return tuple(_account(entry, spare) for entry in inspect_ledger(directory))
 
 
 async def reap_ledger(
-    directory: Path, *, grace: float, only: Identity | None = None, spare_kept: bool = False
+    directory: Path, *, grace: float, only: Identity | None = None, spare: Spared = "nobody"
 ) -> tuple[Account, ...]:
     """End orphans without being a server.
 
@@ -110,13 +130,13 @@ async def reap_ledger(
         directory: of the ledger; it need not exist.
         grace: seconds between SIGTERM and SIGKILL.
         only: the one server whose records are looked at; `None` is every server.
-        spare_kept: leave alone what is to be taken over.
+        spare: what is left alone. Of what is only `marked` there is no account.
     """
     beside = Beside()
     try:
         grove = await beside.proc(_grove_over, directory)
         reaper = Reaper(Ledger(directory), beside, Bus(), grace=grace, grove=grove)
-        return await reaper.reap(only, spare_kept=spare_kept)
+        return await reaper.reap(only, spare=spare)
     finally:
         beside.close()
 
@@ -143,13 +163,13 @@ class Reaper:
         self._grove = grove
 
     async def reap(
-        self, only: Identity | None = None, *, spare_kept: bool = False
+        self, only: Identity | None = None, *, spare: Spared = "nobody"
     ) -> tuple[Account, ...]:
         """End the orphans of dead servers, all records side by side.
 
         Args:
             only: the one server whose records are looked at; `None` is every server.
-            spare_kept: leave alone what is to be taken over.
+            spare: what is left alone. Of what is only `marked` there is no account.
         """
         us = await self._beside.proc(Owner.ourselves)
         try:
@@ -160,10 +180,10 @@ class Reaper:
         protected = sessions_of_others(entries)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._deal_with(entry, us, protected))
+                group.create_task(self._deal_with(entry, us, protected, spare))
                 for entry in entries
                 if (only is None or (entry.record and entry.record.owner.identity == only))
-                and not (spare_kept and entry.kept)
+                and not (spare == "marked" and entry.kept)
             ]
         if self._grove is not None:
             recorded = {entry.file.stem for entry in entries}
@@ -184,10 +204,14 @@ class Reaper:
         return await self._deal_with(entry, us, frozenset())
 
     async def _deal_with(
-        self, entry: LedgerEntry, us: Owner, protected: frozenset[int]
+        self,
+        entry: LedgerEntry,
+        us: Owner,
+        protected: frozenset[int],
+        spare: Spared = "nobody",
     ) -> Account:
         if entry.state == "gone" and entry.record is not None:
-            account = await self._end(entry, entry.record, us, protected)
+            account = await self._end(entry, entry.record, us, protected, spare)
         else:
             account = _account(entry)
         if account.outcome in ("ended", "forgotten", "dropped"):
@@ -195,11 +219,17 @@ class Reaper:
                 await self._beside.disk(self._ledger.drop, entry.file.name)
             except OSError as error:
                 log.warning("The record %s cannot be removed: %s", entry.file.name, error)
-        _tell(account)
+        if entry.record is None or entry.record.owner != us:  # ours need no reaper, nor a word
+            _tell(account)
         return account
 
     async def _end(
-        self, entry: LedgerEntry, record: Record, us: Owner, protected: frozenset[int]
+        self,
+        entry: LedgerEntry,
+        record: Record,
+        us: Owner,
+        protected: frozenset[int],
+        spare: Spared,
     ) -> Account:
         try:
             entry = await self._beside.proc(look_closer, entry, us, protected)
@@ -207,6 +237,10 @@ class Reaper:
             log.warning("What is left of %s cannot be seen: %s", record.name, error)
         if record.owner.boot != us.boot:
             return _account(entry)
+        if entry.state == "kept" and spare == "kept":
+            return _account(entry, spare)
+        if entry.kept and (why := await self._claim(record)):
+            return replace(_account(entry), outcome="left-alone", reason=why, processes=())
         leaf = await self._beside.proc(recorded_leaf, record)
         swept = await sweep(
             _Look(record, protected),
@@ -230,10 +264,24 @@ class Reaper:
             name=entry.name,
             owner=entry.owner,
             outcome=outcome,
-            reason="its server is dead",
+            reason=_account(entry).reason if entry.state == "kept" else "its server is dead",
             processes=tuple(LivingProcess(pid, programs.get(pid, "")) for pid in pids),
             strangers=entry.strangers,
+            started_at=entry.started_at,
         )
+
+    async def _claim(self, record: Record) -> str:
+        """Why a child that was kept may not be ended, as the end of a sentence; empty if it may.
+
+        A server may begin in this very moment, and take it over.
+        """
+        try:
+            ours = await self._beside.disk(renounce, self._ledger, record)
+        except LemonadeError as error:
+            return error.message.rstrip(".")
+        except OSError as error:
+            return f"its record cannot be changed: {error.strerror or error}"
+        return "" if ours else "another server has just taken it over"
 
 
 def _grove_over(ledger: Path) -> Grove | None:
@@ -268,15 +316,16 @@ class _Look:
         return found
 
 
-def _account(entry: LedgerEntry) -> Account:
+def _account(entry: LedgerEntry, spare: Spared = "nobody") -> Account:
     """What is, or is to be, done about an entry."""
     outcome: Outcome
     reason = entry.reason
     match entry.state:
         case "left-behind":
             outcome, reason = "ended", "its server is dead"
-            if entry.kept:
-                reason += ", and has kept it for the next one to take over"
+        case "kept":
+            outcome = "ended" if spare == "nobody" else "kept"
+            reason = "its server has ended, and has kept it for the next one to take over"
         case "gone":
             outcome, reason = "forgotten", reason or "its server is dead"
         case "damaged":
@@ -291,6 +340,7 @@ def _account(entry: LedgerEntry) -> Account:
         reason=reason,
         processes=entry.processes,
         strangers=entry.strangers,
+        started_at=entry.started_at,
     )
 
 

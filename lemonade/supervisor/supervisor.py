@@ -285,6 +285,9 @@ class Supervisor:
         except (LemonadeError, OSError) as error:
             log.warning("What was kept cannot be taken over: %s", error)
             return
+        for heir in self.heirs:
+            name, pid = heir.record.name, heir.record.leader.pid
+            log.info("%s was kept for this server and is to be taken over (pid %d)", name, pid)
         for one in refused:
             self._refuse(one)
             if one.record.owner == owner:  # the reaper leaves alone what is ours

@@ -24,7 +24,7 @@ from lemonade.installer import (
     lease,
     make_compile_cache,
 )
-from lemonade.installer.activation import point, put_to_use, staging_for
+from lemonade.installer.activation import point, put_to_use, remove, staging_for
 from lemonade.installer.pointer import read_pointer
 from lemonade.installer.receipts import read_receipt
 from lemonade.planning import PinKind, Selection
@@ -403,6 +403,40 @@ async def test_nothing_that_runs_is_removed(setting: Setting, versions: Versions
         assert await installer.uninstall(spec)
     assert setting.names() == []
     assert not (setting.folder / "active.json").exists()
+
+
+async def test_what_a_kept_engine_runs_is_not_removed(setting: Setting) -> None:
+    """Nobody holds it; whoever knows better is asked once it would be ours alone."""
+    for version in ("1.0", "2.0", "3.0"):
+        activated(setting, version)
+    link = setting.root.parent / "link"
+    link.symlink_to(setting.root)
+    users = {str((setting.folder / "1.0").resolve()): "Tiny (pid 12)"}
+    spec, bundles = backend_of("3.0"), Bundles(link, setting.environ)
+    versions = Versions(bundles, setting.bus, unheld=lambda: users)
+    rows = await versions.prune(wanted(spec), dry_run=False)
+    kept = {row.name: row.kept_because for row in rows if row.kept_because}
+    assert kept["1.0"] == "a running engine uses it: Tiny (pid 12)"
+    found = await versions.installed(wanted(spec))
+    assert [one.name for one in found if one.in_use] == ["1.0"]
+    async with Installer(bundles, setting.bus, setting.environ, unheld=lambda: users) as installer:
+        with pytest.raises(Locked, match=r"1\.0 is used by a running engine: Tiny \(pid 12\)"):
+            await installer.uninstall(spec)
+        assert setting.names() == ["1.0", "2.0", "3.0"]
+        users.clear()
+        await versions.prune(wanted(spec), dry_run=False)
+        assert setting.names() == ["2.0", "3.0"]
+        assert await installer.uninstall(spec)
+
+
+def test_who_cannot_be_told_is_not_overruled(setting: Setting) -> None:
+    def blind() -> dict[str, str]:
+        raise PermissionError(13, "Permission denied")
+
+    root = plant(setting.folder, "1.0")
+    with pytest.raises(PermissionError):
+        remove(backend_of().backend_id, setting.folder, "1.0", root, blind)
+    assert setting.names() == ["1.0"]
 
 
 def test_what_was_removed_cannot_be_held(setting: Setting) -> None:

@@ -15,7 +15,6 @@ import requests
 
 from tests.keeping.conftest import (
     KEEP,
-    children,
     files,
     kept,
     killed,
@@ -266,21 +265,3 @@ def test_a_living_server_s_engine_is_not_taken(home: Path, env: dict[str, str]) 
         assert first.loaded()["one"]["pid"] == pid
         assert first.chat("one").status_code == 200
         first.post("unload", {"model_name": "one"})
-
-
-def test_reap_ends_what_was_kept(home: Path, env: dict[str, str]) -> None:
-    with serving(home, *KEEP, env=env) as first:
-        pid = loaded(first, "brood")["pid"]
-        killed(first)
-    told = subprocess.run(
-        [sys.executable, "-m", "lemonade", "reap", "--json"],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    ).stdout
-    [record] = json.loads(told)["records"]
-    assert record["outcome"] == "ended"
-    assert gone(pid)
-    assert list(children(home).iterdir()) == []

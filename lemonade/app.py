@@ -27,7 +27,7 @@ from lemonade.catalog import (
     sources,
     trusted,
 )
-from lemonade.checkpoints import Downloads, Hub, ModelStore
+from lemonade.checkpoints import Downloads, Foresight, Hub, ModelStore
 from lemonade.config import AccessKeys, Configuration, Settings, extra_models
 from lemonade.core.bus import Bus
 from lemonade.core.errors import LemonadeError
@@ -339,6 +339,7 @@ async def _join(
             installer=installer,
             store=store,
             downloads=downloads,
+            foresight=Foresight(hub, store),
             placement=placement,
             flags=flags,
             log_dir=directories.state / "logs",

@@ -10,12 +10,14 @@ from lemonade.checkpoints.adapter_files import AdapterFacts, adapter_stamp, insp
 from lemonade.checkpoints.cache import ModelStore
 from lemonade.checkpoints.config_json import read_config
 from lemonade.checkpoints.downloads import Downloads
+from lemonade.checkpoints.foresight import Foresight
 from lemonade.checkpoints.hub import Hub
 from lemonade.checkpoints.patience import Patience
 
 __all__ = [
     "AdapterFacts",
     "Downloads",
+    "Foresight",
     "Hub",
     "HubAccess",
     "ModelStore",

@@ -21,6 +21,12 @@ _ORIGINS: Final[Mapping[str, str]] = {
     "recipe": "the recipe",
     "default": "the backend's default",
 }
+_FACTS: Final[Mapping[str, str]] = {
+    "kv_heads": "kept heads",
+    "head_size": "size of a head",
+    "longest": "longest context",
+    "size_bytes": "size",
+}
 _WIDTH: Final = 44
 
 
@@ -32,7 +38,8 @@ def explain(context: click.Context, model: str, as_json: bool) -> None:  # noqa:
     """Show what a load would do.
 
     The command line, the environment and the place, each part with the layer it comes from.
-    Nothing is started, fetched or unloaded.
+    Nothing is started, fetched or unloaded. Of a model that is not downloaded the hub is asked
+    for what the load would be planned with.
     """
     client = context.ensure_object(Session).client()
     answer = client.explain(model, typed_options(context))
@@ -51,6 +58,7 @@ def show(answer: JsonObject) -> None:
         ("Environment", _environment(answer.get("environment") or ())),
         ("Adapter", _adapter(answer.get("adapter") or {})),
         ("Backends", _backends(answer.get("candidates") or ())),
+        ("Checkpoint", _checkpoint(answer.get("checkpoint") or {})),
         ("Context", _context(answer.get("context") or {})),
         ("Place", _place(answer.get("placement") or {})),
         ("If it hangs or fails", _watched(answer.get("hang") or {}, answer.get("crash") or {})),
@@ -105,6 +113,16 @@ def _adapter(adapter: Mapping[str, Any]) -> Iterator[str]:
         yield "The running engine has it." if adapter.get("loaded") else "No engine has it now."
         if adapter.get("problem"):
             yield str(adapter["problem"])
+
+
+def _checkpoint(checkpoint: Mapping[str, Any]) -> Iterator[str]:
+    for fact in checkpoint.get("facts") or ():
+        name = _FACTS.get(str(fact["name"]), str(fact["name"]))
+        sized = fact["name"] == "size_bytes"
+        value = render_size(fact["value"]) if sized else fact["value"]
+        yield _row(f"{name}: {value}", str(fact["from"]))
+    if note := str(checkpoint.get("note") or ""):
+        yield note[:1].upper() + note[1:]
 
 
 def _context(context: Mapping[str, Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from lemonade.gateway.errors import REQUESTED_MODEL, json_response
 from lemonade.gateway.parts import Parts, parts_of
 from lemonade.gateway.routing import Route
 from lemonade.planning import Argument, layer_phrase
+from lemonade.planning.checkpoint_facts import CheckpointFacts, facts_of
 from lemonade.residency import Explanation, LoadRequest, explain, shown, words_of
 
 _NOT_OPTIONS = ("model_name", "model", "save_options", "pinned", "stream")
@@ -114,6 +115,7 @@ def _described(found: Explanation) -> JsonObject:
             name: {"value": value, "origin": plan.options.origins.get(name, "default")}
             for name, value in plan.options.values.items()
         },
+        "checkpoint": _checkpoint(found.checkpoint),
         "context": {
             "tokens": context.tokens,
             "because": context.because,
@@ -121,6 +123,7 @@ def _described(found: Explanation) -> JsonObject:
             "cache_bytes": context.cache_bytes,
             "budget_bytes": context.budget_bytes,
             "bytes_per_token": context.token_bytes,
+            "from": found.checkpoint.config_from if found.checkpoint.config else "",
         },
         "placement": {
             "devices": list(plan.backend.devices),
@@ -143,6 +146,13 @@ def _described(found: Explanation) -> JsonObject:
         "missing": list(found.missing),
         "notices": list(found.notices),
     }
+
+
+def _checkpoint(known: CheckpointFacts) -> JsonObject:
+    rows = [
+        {"name": fact.name, "value": fact.value, "from": fact.origin} for fact in facts_of(known)
+    ]
+    return {"facts": rows, "note": known.note}
 
 
 def _argument(argument: Argument) -> dict[str, Any]:

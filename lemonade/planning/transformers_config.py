@@ -127,13 +127,37 @@ class ModelShape:
 
 def quantisation_of(config: Config) -> str:
     """How the weights are quantised, in the engine's word for it; empty if they are not."""
+    declared = _declared_quantisation(config)
+    if declared is None:
+        return ""
+    method = declared.get("quant_method")
+    if isinstance(method, str):
+        return method.lower()
+    producer = declared.get("producer")  # older ones of ModelOpt name themselves instead
+    name = producer.get("name") if isinstance(producer, Mapping) else None
+    return name.lower() if isinstance(name, str) and "quantization" in declared else ""
+
+
+def is_quantised(config: Config) -> bool:
+    """Whether it says anything about how the weights are quantised, understood or not."""
+    return _declared_quantisation(config) is not None
+
+
+def dtype_of(config: Config) -> str:
+    """The type its numbers are kept in, as the checkpoint names it; empty if it does not say."""
+    part = _text_part(config)
+    dtype = part.get("torch_dtype") or part.get("dtype") or config.get("torch_dtype")
+    dtype = dtype or config.get("dtype")
+    return dtype if isinstance(dtype, str) else ""
+
+
+def _declared_quantisation(config: Config) -> Config | None:
     for part in (config, _text_part(config)):
         for key in ("quantization_config", "compression_config"):
             declared = part.get(key)
             if isinstance(declared, Mapping):
-                method = declared.get("quant_method")
-                return method.lower() if isinstance(method, str) else ""
-    return ""
+                return declared
+    return None
 
 
 def read_shape(config: Config) -> ModelShape | None:
@@ -150,7 +174,6 @@ def read_shape(config: Config) -> ModelShape | None:
     groups = _groups(part, layers, numbers)
     if groups is None:
         return None
-    dtype = part.get("torch_dtype") or part.get("dtype") or config.get("torch_dtype")
     return ModelShape(
         layers=layers,
         heads=heads,
@@ -159,7 +182,7 @@ def read_shape(config: Config) -> ModelShape | None:
         groups=groups,
         longest=_longest(part),
         quantisation=quantisation_of(config),
-        dtype=dtype if isinstance(dtype, str) else "",
+        dtype=dtype_of(config),
     )
 
 

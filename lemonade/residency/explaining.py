@@ -1,4 +1,7 @@
-"""What a load would do, and who decided it. Nothing is started, fetched or evicted."""
+"""What a load would do, and who decided it. Nothing is started, fetched or evicted.
+
+Of a model that is not here the hub is asked for what would be planned with.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from lemonade.core.errors import LemonadeError
 from lemonade.core.process import REDACTED
 from lemonade.core.records import dataclass
 from lemonade.planning import Argument, CommandPlan, EvictionPlan
+from lemonade.planning.checkpoint_facts import CheckpointFacts
 from lemonade.residency.beside import held_beside
 from lemonade.residency.circuit import CrashPolicy
 from lemonade.residency.loading import Loader, LoadPlan
@@ -43,6 +47,7 @@ class Explanation:
     """A load that was planned and not carried out.
 
     Attributes:
+        checkpoint: what is known of the model's files, and from where.
         version: of the engine that is here; empty if it would have to be installed.
         missing: what would have to be fetched first, as sentences.
         leaves: models that would have to leave.
@@ -53,6 +58,7 @@ class Explanation:
 
     plan: LoadPlan
     command: CommandPlan
+    checkpoint: CheckpointFacts
     choices: tuple[Choice, ...]
     version: str
     missing: tuple[str, ...]
@@ -74,14 +80,16 @@ async def explain(
     plan = pool.plan(name, request)
     leaving, room = _room(pool, plan)
     held = await held_beside(plan, pool.residents(), leaving)
-    command, bundle, missing = await loader.preview(plan, held)
-    notices = (*command.notices, *await loader.vet(plan, bundle, ask=False))
+    seen = await loader.preview(plan, held)
+    bundle = seen.bundle
+    notices = (*seen.command.notices, *await loader.vet(plan, bundle, ask=False))
     return Explanation(
         plan=plan,
-        command=command,
+        command=seen.command,
+        checkpoint=seen.checkpoint,
         choices=tuple(_choices(loader, plan)),
         version=bundle.version if bundle is not None else "",
-        missing=missing,
+        missing=seen.missing,
         notices=notices,
         leaves=tuple(pool.name_of(key) for key in leaving),
         room=room,

@@ -28,7 +28,7 @@ from lemonade.catalog import (
     RecipeSpec,
     SavedOptions,
 )
-from lemonade.checkpoints import Downloads, ModelStore, adapter_stamp, read_config
+from lemonade.checkpoints import Downloads, Foresight, ModelStore, adapter_stamp, read_config
 from lemonade.config import Configuration
 from lemonade.core.bundle import Bundle
 from lemonade.core.errors import Incomplete, InstallForbidden, Offline, UnsupportedHere
@@ -65,6 +65,7 @@ from lemonade.planning import (
     visible_devices,
     why_not,
 )
+from lemonade.planning.checkpoint_facts import CheckpointFacts
 from lemonade.residency.availability import Availability
 from lemonade.residency.holding import Holding, hold
 from lemonade.residency.named_files import check_named_files
@@ -124,6 +125,22 @@ class Ingredients:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """A load that is not carried out.
+
+    Attributes:
+        bundle: the engine; `None` if it is not here.
+        missing: what would have to be fetched first, as sentences.
+        checkpoint: what is known of the model's files; of a model that is not here, by the hub.
+    """
+
+    command: CommandPlan
+    bundle: Bundle | None
+    missing: tuple[str, ...]
+    checkpoint: CheckpointFacts
+
+
+@dataclass(frozen=True, slots=True)
 class LoaderParts:
     """What the loader can reach."""
 
@@ -138,6 +155,7 @@ class LoaderParts:
     installer: Installer
     store: ModelStore
     downloads: Downloads
+    foresight: Foresight
     placement: Placement
     flags: KnownFlags
     log_dir: Path
@@ -223,12 +241,11 @@ class Loader:
         for candidate in self._candidates(plan.spec):
             yield (*candidate, why_not(candidate, prefer_system=prefer_system))
 
-    async def preview(
-        self, plan: LoadPlan, held: tuple[DeviceHold, ...] = ()
-    ) -> tuple[CommandPlan, Bundle | None, tuple[str, ...]]:
-        """The command line of a load that is not carried out, with its engine and what is missing.
+    async def preview(self, plan: LoadPlan, held: tuple[DeviceHold, ...] = ()) -> Preview:
+        """The command line of a load that is not carried out.
 
-        Where files are missing, names of theirs stand in. `held` is what others hold beside it.
+        Where files are missing, names of theirs stand in, and what the hub says about them is
+        planned with. `held` is what others hold beside it.
 
         Raises:
             LemonadeError: there is no such command line.
@@ -240,17 +257,20 @@ class Loader:
         if bundle is None:
             missing.append(f"{plan.backend.id} is not installed.")
         files = await asyncio.to_thread(parts.store.files, plan.spec, plan.recipe)
+        known = await parts.foresight.of(plan.spec, plan.recipe, files)
         if files is None:
             missing.append(f"{plan.served_name} is not downloaded.")
             named = {r: (Path(f"<{c}>"),) for r, c in plan.spec.checkpoints.items()}
-            ingredients = Ingredients(bundle or _stand_in(plan), named)
+            here = bundle or _stand_in(plan)
+            ingredients = Ingredients(here, named, known.config, known.size_bytes)
         else:
             ingredients = await self._gathered(plan, bundle or _stand_in(plan), files)
         ingredients = replace(ingredients, held=held)
         port = parts.placement.lease_endpoint()
         port.release()
         key = REDACTED if plan.recipe.upstream.api_key_env else ""
-        return plan_command(self._facts(plan, ingredients, port, key)), bundle, tuple(missing)
+        command = plan_command(self._facts(plan, ingredients, port, key))
+        return Preview(command, bundle, tuple(missing), known)
 
     def check(self, plan: LoadPlan, ingredients: Ingredients) -> tuple[str, ...]:
         """Plan the launch without launching: what cannot be shows before anybody has to leave.

@@ -252,6 +252,17 @@ def test_stretched_positions(scaling: object, longest: int) -> None:
         ({"compression_config": {"quant_method": "FP8"}}, "fp8"),
         ({"quantization_config": {"bits": 4}}, ""),
         ({"quantization_config": "awq"}, ""),
+        (
+            {
+                "quantization_config": {
+                    "producer": {"name": "modelopt", "version": "0.29"},
+                    "quantization": {"quant_algo": "FP8"},
+                }
+            },
+            "modelopt",
+        ),
+        ({"quantization_config": {"producer": {"name": "modelopt"}}}, ""),
+        ({"quantization_config": {"producer": "modelopt", "quantization": {}}}, ""),
         ({}, ""),
     ],
 )

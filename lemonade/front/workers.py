@@ -2,13 +2,15 @@
 
 Each has a listening socket of its own for every address; the kernel deals the connections out.
 While a worker is not there, because it starts or has crashed, the server accepts on its sockets
-itself. A worker that crashes is replaced, sooner or later depending on how long it lived.
+itself. A worker that crashes is replaced, sooner or later depending on how long it lived; one that
+hangs is ended, and replaced likewise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from typing import Final, Self
 from lemonade.core.errors import ConnectionLost
 from lemonade.front.granting import Granting, Shares
 from lemonade.front.listener import Listener
+from lemonade.front.pulse import ASK_LOOKS, LOOK_EVERY, Pulse
 from lemonade.gateway import Parts, explain, settled
 from lemonade.jobs import TaskOwner
 from lemonade.relay import (
@@ -31,6 +34,8 @@ from lemonade.relay import (
     Logged,
     Moved,
     Patience,
+    Ping,
+    Pong,
     Puzzled,
     Ready,
     Settings,
@@ -50,9 +55,6 @@ _LIVED: Final = 10.0
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 30.0
-
-_LOOK_EVERY: Final = 0.5
-"""Seconds between two looks at settings and names, which workers cannot see."""
 
 _END_SECONDS: Final = 2.0
 """How long a worker may take to be gone when its channel has ended."""
@@ -142,7 +144,8 @@ class Workers(TaskOwner):
             if self._closing.is_set():
                 running.end(self._seconds)
             await running.gone.wait()
-            return await running.helper.ended(_END_SECONDS)
+            how = await running.helper.ended(_END_SECONDS)
+            return running.hung or how
         finally:
             del self._running[number]
             running.close()
@@ -154,10 +157,15 @@ class Workers(TaskOwner):
         self._parts.crew.ready = sum(one.ready for one in self._running.values())
 
     async def _look(self) -> None:
-        while not self._closing.is_set():
+        """See what changes unseen: settings and names, and whether workers hang."""
+        for number in itertools.count(1):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY):
+                async with asyncio.timeout(LOOK_EVERY):
                     await self._closing.wait()
+            if self._closing.is_set():
+                return
+            for one in self._running.values():
+                one.look(ask=number % ASK_LOOKS == 0)
             self._granting.refresh()
             patience = self._listener.relay.patience
             if patience != self._said:
@@ -219,7 +227,13 @@ class Workers(TaskOwner):
 
 
 class Running:
-    """One worker process, and the ways to it."""
+    """One worker process, and the ways to it.
+
+    Attributes:
+        gone: set when its end of the channel is.
+        ready: whether it accepts connections.
+        hung: how it was ended, as a verb, if it had to be; empty otherwise.
+    """
 
     def __init__(
         self,
@@ -232,12 +246,14 @@ class Running:
         self.helper = helper
         self.gone = asyncio.Event()
         self.ready = False
+        self.hung = ""
         self.channel: Channel[FromWorker] = Channel(FromWorker, self._hear, self.gone.set)
         self.shares = Shares(self.channel.send)
         self._owner = owner
         self._number = number
         self._instead = instead
         self._taker = Taker(way, owner.take)
+        self._pulse = Pulse()
 
     @classmethod
     async def start(
@@ -271,6 +287,24 @@ class Running:
         log.debug("Worker %d is process %d", number, helper.pid)
         return running
 
+    def look(self, *, ask: bool) -> None:
+        """Kill it if it hangs; what follows is as if it had died.
+
+        Args:
+            ask: whether it is time to ask it again.
+        """
+        if self.hung or not (ask or self._pulse.asked):
+            return
+        seen = self.helper.look()
+        if seen is None:  # it is not to blame
+            return
+        if not self._pulse.asked:
+            self._pulse.ask(seen)
+            self.channel.send(Ping())
+        elif did := self._pulse.hangs(seen):
+            self.hung = f"hung and was ended (process {self.helper.pid} {did})"
+            self.helper.kill()
+
     def end(self, seconds: float) -> None:
         """Have it end in order, or else be killed."""
         self.channel.send(End(seconds))
@@ -290,6 +324,8 @@ class Running:
                 owner.count()
                 for server in self._instead:
                     server.close()
+            case Pong():
+                self._pulse.answer()
             case Ask():
                 owner.granting.ask(self.shares, message.name, message.operation)
             case Use() | Cleared():

@@ -11,6 +11,7 @@ server                                    worker
    │ ◀────────────────── Use, Finished ─────│ while it relays
    │ ── Withdrawn ────────────────────────▶ │ takes no more of it
    │ ◀──────────────────────────── Cleared ─│ nothing of it is in flight
+   │ ── Ping ─────────────────────────────▶ │ ◀── Pong: its loop turns
 ```
 
 `Moved` takes another way, since a connection travels with it.
@@ -134,6 +135,10 @@ class Explained(Message, frozen=True, tag=True, array_like=True):
     remedy: str = ""
 
 
+class Ping(Message, frozen=True, tag=True, array_like=True):
+    """Does the loop turn?"""
+
+
 class End(Message, frozen=True, tag=True, array_like=True):
     """Finish what is under way, within so many seconds, and end."""
 
@@ -145,6 +150,10 @@ class End(Message, frozen=True, tag=True, array_like=True):
 
 class Ready(Message, frozen=True, tag=True, array_like=True):
     """It accepts connections."""
+
+
+class Pong(Message, frozen=True, tag=True, array_like=True):
+    """The answer to `Ping`."""
 
 
 class Ask(Message, frozen=True, tag=True, array_like=True):
@@ -193,9 +202,9 @@ class Logged(Message, frozen=True, tag=True, array_like=True):
 
 
 ToWorker: TypeAlias = (
-    Welcome | Granted | Named | Refused | Anew | Withdrawn | Settings | Explained | End
+    Welcome | Granted | Named | Refused | Anew | Withdrawn | Settings | Explained | Ping | End
 )
-FromWorker: TypeAlias = Ready | Ask | Use | Cleared | Finished | Puzzled | Logged
+FromWorker: TypeAlias = Ready | Pong | Ask | Use | Cleared | Finished | Puzzled | Logged
 
 
 class Moved(msgspec.Struct, frozen=True, array_like=True):

@@ -40,6 +40,8 @@ from lemonade.relay.messages import (
     Finished,
     Granted,
     Logged,
+    Ping,
+    Pong,
     Puzzled,
     Ready,
     Settings,
@@ -81,6 +83,8 @@ class Worker(Reception):
         match message:
             case Settings():
                 self._patience = message.patience
+            case Ping():
+                self._channel.send(Pong())
             case Explained():
                 waiting = self._puzzles.pop(message.ticket, None)
                 if waiting is not None and not waiting.done():

@@ -3,7 +3,7 @@
 from lemonade.supervisor.child import Child
 from lemonade.supervisor.delegation import Delegation, find_delegation
 from lemonade.supervisor.health import Probe
-from lemonade.supervisor.helper import Helper
+from lemonade.supervisor.helper import Helper, HelperFacts
 from lemonade.supervisor.inheritance import Heir
 from lemonade.supervisor.inhibitor import Inhibitor
 from lemonade.supervisor.inspection import LedgerEntry, inspect_ledger
@@ -25,8 +25,8 @@ from lemonade.supervisor.succession import (
 from lemonade.supervisor.supervisor import Supervisor
 
 __all__ = [
-    "Account", "Child", "Delegation", "Estate", "Follower", "Heir", "Helper", "Identity",
-    "Inhibitor", "Journal", "JournalHandler", "LastResort", "LedgerEntry", "Marked",
+    "Account", "Child", "Delegation", "Estate", "Follower", "Heir", "Helper", "HelperFacts",
+    "Identity", "Inhibitor", "Journal", "JournalHandler", "LastResort", "LedgerEntry", "Marked",
     "Phase", "PortLease", "Probe", "Spared", "Supervisor", "ask_for_parent_death_signal",
     "begin_again", "end_children", "find_delegation", "foretell", "hold_signals",
     "identity_of", "inherit",

@@ -16,9 +16,27 @@ from pathlib import Path
 from typing import Final
 
 import lemonade
+from lemonade.core.records import dataclass
+from lemonade.supervisor.processes import effort_of, read_process
 from lemonade.supervisor.spawn import before_exec
 
 _LOOK_EVERY: Final = 0.01
+
+_WANTS: Final = ("R", "D")
+"""States of a process that has a core or waits for one, or for a disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class HelperFacts:
+    """What the kernel says of it at one moment.
+
+    Attributes:
+        resting: it neither computes nor wants to: it waits for something else, or was stopped.
+        cpu_seconds: it has computed so far.
+    """
+
+    resting: bool
+    cpu_seconds: float
 
 
 class Helper:
@@ -51,6 +69,16 @@ class Helper:
     def pid(self) -> int:
         """Its number."""
         return self._process.pid
+
+    def look(self) -> HelperFacts | None:
+        """What it does now; `None` if it is gone, or if nobody can tell."""
+        try:
+            facts, effort = read_process(self.pid), effort_of((self.pid,))
+        except OSError:  # we may open nothing more
+            return None
+        if facts is None or facts.ending:
+            return None
+        return HelperFacts(facts.state not in _WANTS, effort.cpu_seconds)
 
     def kill(self) -> None:
         """End it at once."""

@@ -56,7 +56,7 @@ class Instance(Protocol):
         ...
 
     def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
-        """Tell one listener where the start is, now and whenever that changes."""
+        """Tell one listener where the start was and is, and whenever that changes."""
         ...
 
     async def ready(self) -> None:

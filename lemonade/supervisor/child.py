@@ -169,10 +169,10 @@ class Child:
         return self._output.follow()
 
     def heed_steps(self, listen: Callable[[StartStep], None]) -> None:
-        """Have one listener told where its start is, now and whenever that changes."""
+        """Have one listener told where its start was and is, and whenever that changes."""
         self._heed_step = listen
-        if self.step != StartStep():
-            listen(self.step)
+        for step in tuple(self._steps.past):
+            listen(step)
 
     async def ready(self) -> None:
         """Wait until it may be used.

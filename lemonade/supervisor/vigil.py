@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import field
 from typing import Final, Protocol
@@ -36,6 +37,9 @@ that will never answer may take a tenth, in looking whether it has."""
 
 _GROWTH_BYTES: Final = 1 << 20
 _LINE_CHARACTERS: Final = 500
+
+_STEPS_KEPT: Final = 32
+"""How many steps somebody is told of who asks when the start has begun."""
 
 
 class Watched(Protocol):
@@ -120,6 +124,10 @@ class Steps:
     """Follows a child's output to what it is doing.
 
     `tell` hears of every step that differs from the one before.
+
+    Attributes:
+        current: where it is.
+        past: the last steps, the current one included, for whoever asks later.
     """
 
     def __init__(
@@ -128,6 +136,7 @@ class Steps:
         self._patterns = [(one.phase, re.compile(one.pattern)) for one in milestones]
         self._tell = tell
         self.current = StartStep()
+        self.past: deque[StartStep] = deque(maxlen=_STEPS_KEPT)
 
     def heed(self, line: str) -> None:
         """Take a line, or the version of one that is being rewritten."""
@@ -137,6 +146,7 @@ class Steps:
                 step = StartStep(phase, _percent(match))
                 if step != self.current:
                     self.current = step
+                    self.past.append(step)
                     self._tell(step)
                 return
 

@@ -53,22 +53,22 @@ class Share:
         self._plain: list[Lease] = []
         self._streaming: list[Lease] = []
         self._held: Lease | None = None
-        self._silence = 0.0
+        self._quiet = 0.0
         self._heard = 0.0
         assert resident.instance is not None
         self._upstream = resident.instance.upstream
         self._upstream.elsewhere.add(self)
 
     @property
-    def silence(self) -> float | None:
-        """Seconds since the engine was heard by this worker; `None` if that asked nothing."""
+    def quiet(self) -> float | None:
+        """Seconds since this worker got more than comments; `None` if it asked nothing."""
         if not self._plain and not self._streaming:
             return None
-        return self._silence + time.monotonic() - self._heard
+        return self._quiet + time.monotonic() - self._heard
 
     def use(self, said: Use) -> None:
         """The worker has so much in flight."""
-        self._silence, self._heard = said.silence, time.monotonic()
+        self._quiet, self._heard = said.quiet, time.monotonic()
         self._adjust(self._streaming, said.streams, streaming=True)
         self._adjust(self._plain, said.requests - said.streams, streaming=False)
 

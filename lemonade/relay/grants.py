@@ -74,8 +74,8 @@ class Held:
 
     def tell(self) -> None:
         """Say how much is in use."""
-        silence = self.upstream.silence if self.requests else 0.0
-        self._owner.send(Use(self.grant.id, self.requests, self.streams, silence))
+        quiet = self.upstream.quiet if self.requests else 0.0
+        self._owner.send(Use(self.grant.id, self.requests, self.streams, quiet))
 
     def _rest(self) -> None:
         if not self.requests and self._told and not self.withdrawn:

@@ -164,12 +164,12 @@ class Ask(Message, frozen=True, tag=True, array_like=True):
 
 
 class Use(Message, frozen=True, tag=True, array_like=True):
-    """How much of a grant is in use; `silence` is seconds since its engine was heard."""
+    """How much of a grant is in use; `quiet`: seconds since more than a comment came."""
 
     id: int
     requests: int
     streams: int
-    silence: float
+    quiet: float
 
 
 class Cleared(Message, frozen=True, tag=True, array_like=True):

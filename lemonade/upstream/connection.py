@@ -199,11 +199,6 @@ class Connection(asyncio.Protocol):
             self._send_more()
 
     @property
-    def silence(self) -> float:
-        """Seconds since the child was heard; none while it is us who do not listen."""
-        return 0.0 if self.full else self.loop.time() - self._heard_at
-
-    @property
     def quiet(self) -> float:
         """Seconds since more than a comment came; none while it is us who do not listen."""
         return 0.0 if self.full else self.loop.time() - self._made_at

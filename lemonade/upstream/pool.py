@@ -45,8 +45,8 @@ class Elsewhere(Protocol):
     """Conversations with the same child that another process of ours has."""
 
     @property
-    def silence(self) -> float | None:
-        """Seconds since anything came for one of them; `None` if there is none."""
+    def quiet(self) -> float | None:
+        """Seconds since more than a comment came for one of them; `None` if there is none."""
         ...
 
     def cut(self) -> None:
@@ -98,16 +98,11 @@ class Upstream:
         return len(self._idle)
 
     @property
-    def silence(self) -> float:
-        """Seconds since anything came for one of the conversations; 0 if there is none."""
-        here = [connection.silence for connection in self._busy]
-        there = [one.silence for one in self.elsewhere]
-        return min((*here, *(one for one in there if one is not None)), default=0.0)
-
-    @property
     def quiet(self) -> float:
-        """Seconds since more than a comment came for one of them; 0 if there is none."""
-        return min((connection.quiet for connection in self._busy), default=0.0)
+        """Seconds since more than a comment came for one conversation; 0 if there is none."""
+        here = [connection.quiet for connection in self._busy]
+        there = [one.quiet for one in self.elsewhere]
+        return min((*here, *(one for one in there if one is not None)), default=0.0)
 
     def render(self, request: UpstreamRequest) -> bytes:
         """The head of the request for this child, its own key included.

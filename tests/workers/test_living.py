@@ -151,6 +151,19 @@ def test_an_engine_that_always_dies_is_asked_twice_and_explained(home: Path) -> 
         eventually(lambda: "bad" not in server.loaded(), "it is gone")
 
 
+def test_an_engine_that_hangs_is_ended_though_only_a_worker_asks_it(home: Path) -> None:
+    with running(home) as server:
+        server.post("../../internal/set", {"hang": {"timeout_s": 0.4}}).raise_for_status()
+        server.post("load", {"model_name": "other"}).raise_for_status()
+        pid = server.loaded()["other"]["pid"]
+        with connection(server, "other", at_worker=True) as one:
+            os.kill(pid, signal.SIGSTOP)
+            begin(one, "other")
+            eventually(lambda: gone(pid), "the engine is ended")
+            assert read(one.getresponse())[0] == 200, "the next one has answered"
+        assert "did nothing for 0.4 s" in server.log()
+
+
 def test_a_worker_that_dies_is_replaced(home: Path) -> None:
     with running(home, "--model", "slow") as server:
         eventually(lambda: "slow" in server.loaded(), "it is loaded")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from lemonade.catalog import SHIPPED_SOURCE, ModelSpec, RecipeSpec
+from lemonade.checkpoints.adapter_offer import refuse_models
 from lemonade.checkpoints.cache import ModelStore
 from lemonade.checkpoints.failures import in_our_words, no_room
 from lemonade.checkpoints.hub import Hub
@@ -244,6 +245,8 @@ class Downloads(TaskOwner):
                 plan_checkpoint(role, spec.checkpoints[role], listings[name], kind)
                 for role, name in repositories.items()
             ]
+            for plan in plans:
+                await refuse_models(self._hub, plan, listings[plan.repository])
             last = await self._fetch(job, _errands(plans, listings))
             await asyncio.to_thread(self._store.remember, plans, HUB)
         if lacking := await self._lacks(spec, recipe):

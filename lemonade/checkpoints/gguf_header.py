@@ -7,6 +7,7 @@ never more than a bound, as the numbers in a damaged file can say anything.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,11 +55,13 @@ def general_texts(path: Path) -> Mapping[str, str]:
     Raises:
         OSError: it cannot be read.
     """
+    found: dict[str, str] = {}
     with path.open("rb") as file:
         try:
-            return _Reader(file).general_texts()
+            _Reader(file).general_texts(found)
         except (_Damaged, struct.error):
             return {}
+    return found
 
 
 def is_adapter(path: Path) -> bool:
@@ -67,6 +70,25 @@ def is_adapter(path: Path) -> bool:
         return general_texts(path).get("general.type") == "adapter"
     except OSError:
         return False
+
+
+def begins_like_adapter(beginning: bytes, *, whole: bool) -> bool | None:
+    """The same of a file of which only the beginning is here; `None` if that does not tell.
+
+    Args:
+        beginning: its first bytes.
+        whole: whether they are all there are.
+    """
+    found: dict[str, str] = {}
+    file = io.BytesIO(beginning)
+    try:
+        _Reader(file).general_texts(found)
+        to_its_end = file.tell() <= len(beginning)  # what is skipped may lie beyond
+    except (_Damaged, struct.error):
+        to_its_end = False
+    if "general.type" not in found and not (to_its_end or whole):
+        return None
+    return found.get("general.type") == "adapter"
 
 
 class _Damaged(Exception):
@@ -92,13 +114,13 @@ class _Reader:
             self._skip(kind)
         return None
 
-    def general_texts(self) -> Mapping[str, str]:
-        found: dict[str, str] = {}
+    def general_texts(self, found: dict[str, str]) -> None:
+        """Add them, as far as the file goes."""
         if self._take(len(MAGIC)) != MAGIC:
-            return found
+            return
         version, _, pairs = struct.unpack("<IQQ", self._take(20))
         if version < 2:
-            return found
+            return
         for _ in range(min(pairs, _MOST_PAIRS)):
             key = self._string(_LONGEST_KEY)
             kind = self._number("<I")
@@ -109,7 +131,6 @@ class _Reader:
                 found[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
             else:
                 self._skip(kind)
-        return found
 
     def _take(self, count: int) -> bytes:
         data = self._file.read(count)

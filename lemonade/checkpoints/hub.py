@@ -72,6 +72,16 @@ class Hub:
             listing.repository, lambda stop: self._api.read(listing, path, largest, stop)
         )
 
+    async def beginning(self, listing: RepoListing, path: str, size: int) -> bytes:
+        """A file's first bytes, at most so many, without keeping them.
+
+        Raises:
+            Offline, HubUnreachable, NotInRepository, GatedRepository: they cannot be had.
+        """
+        return await self._ask(
+            listing.repository, lambda stop: self._api.beginning(listing, path, size, stop)
+        )
+
     async def fetch(self, listing: RepoListing, file: RepoFile, report: Report) -> Path:
         """Have a file complete in the snapshot of the listing's commit.
 

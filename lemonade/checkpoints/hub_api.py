@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -75,13 +75,32 @@ class HubApi:
         Raises:
             CheckpointError: it has more than `largest` bytes.
         """
+        content = self._stream(listing, path, largest + 1, {}, stop)
+        if len(content) > largest:
+            raise CheckpointError(f"{path} of {listing.repository} is too large.")
+        return content
+
+    def beginning(self, listing: RepoListing, path: str, size: int, stop: StopSignal) -> bytes:
+        """A file's first bytes, at most so many; a hub that sends all is hung up on."""
+        asked = {"Range": f"bytes=0-{size - 1}"}
+        return self._stream(listing, path, size, asked, stop)[:size]
+
+    def _stream(
+        self,
+        listing: RepoListing,
+        path: str,
+        enough: int,
+        more: Mapping[str, str],
+        stop: StopSignal,
+    ) -> bytes:
+        """A file's content, until there is enough of it."""
         from huggingface_hub import get_session
 
         content = bytearray()
         with get_session().stream(
             "GET",
             self.url(listing, path),
-            headers=self.headers(),
+            headers={**self.headers(), **more},
             timeout=self.patience.answer_within,
             follow_redirects=True,
         ) as response:
@@ -89,8 +108,8 @@ class HubApi:
             for chunk in response.iter_bytes():
                 stop.check()
                 content += chunk
-                if len(content) > largest:
-                    raise CheckpointError(f"{path} of {listing.repository} is too large.")
+                if len(content) >= enough:
+                    break
         return bytes(content)
 
     def link(self, listing: RepoListing, file: RepoFile, report: Report, stop: StopSignal) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lemonade.catalog import AdapterFiles, ModelSpec
 from lemonade.checkpoints import inspect_adapter
-from lemonade.core.errors import NotInRepository
+from lemonade.core.errors import BadAdapter, NotInRepository
 from tests.checkpoints.conftest import Bench
-from tests.checkpoints.hub_fixture import downloads_of, gguf, write_repository
+from tests.checkpoints.hub_fixture import downloads_of, running_hub, write_repository
+from tests.gateway.adapting import gguf_adapter
 from tests.serving import ROOT
 
 pytestmark = pytest.mark.slow
@@ -76,12 +79,39 @@ async def test_what_was_fetched_whole_before_is_used(bench: Bench) -> None:
 
 
 async def test_a_gguf_comes_without_what_comes_with_models(bench: Bench, hub_root: Path) -> None:
-    files = {"poems.gguf": gguf(500), "config.json": b"{}", "tokenizer.json": b"{}"}
+    poems = gguf_adapter(hub_root / "poems.gguf").read_bytes()
+    files = {"poems.gguf": poems, "config.json": b"{}", "tokenizer.json": b"{}"}
     write_repository(hub_root, "o/poems", files)
     adapter = adapter_of("o/poems", "gguf")
     await bench.pull(adapter)
     (file,) = (bench.store.files(adapter) or {})["main"]
     assert [one.name for one in file.parent.iterdir()] == ["poems.gguf"]
+
+
+async def test_a_model_is_no_adapter_and_not_fetched_for_it(bench_at: Any, hub_root: Path) -> None:
+    pirate = (MODELS / "tiny-lemon-pirate-lora.gguf").read_bytes()
+    lemon = (MODELS / "tiny-lemon-Q8_0.gguf").read_bytes()
+    write_repository(hub_root, "o/gguf", {"pirate.gguf": pirate, "lemon.gguf": lemon})
+    with running_hub(hub_root, "--cdn") as url:
+        async with bench_at(url, environ={"HF_TOKEN": "hf_secret"}) as bench:
+            with pytest.raises(BadAdapter, match=r"lemon.gguf of o/gguf is a GGUF file, but not"):
+                await bench.pull(adapter_of("o/gguf:lemon.gguf", "gguf"))
+            assert not bench.store.hub_cache.exists()
+            assert {one["range"] for one in downloads_of(url)} == {"bytes=0-65535"}
+            adapter = adapter_of("o/gguf:pirate.gguf", "gguf")
+            await bench.pull(adapter)
+            (file,) = (bench.store.files(adapter) or {})["main"]
+            assert inspect_adapter(file, "gguf").made_for == ""
+            asked = len(downloads_of(url))
+            await bench.pull(adapter)
+            assert len(downloads_of(url)) == asked, "what is here is not looked at again"
+
+
+async def test_what_its_beginning_does_not_tell_is_fetched(bench: Bench, hub_root: Path) -> None:
+    long = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"x"
+    long += struct.pack("<IQ", 8, 100_000) + bytes(100_000)
+    write_repository(hub_root, "o/long", {"long.gguf": long})
+    await bench.pull(adapter_of("o/long", "gguf"))
 
 
 async def test_no_adapter_is_said_and_nothing_fetched(

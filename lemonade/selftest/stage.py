@@ -79,9 +79,9 @@ class Stage:
         return inspect_ledger(self.place.ledger)
 
     def victim(self) -> LedgerEntry | None:
-        """The engine that runs, or starts."""
+        """The engine that runs, or starts; the one whose place it took may still be ending."""
         running = (one for one in self.entries() if one.state == "served" and alive(one.leader))
-        return next(running, None)
+        return max(running, key=_started, default=None)
 
     def nothing_is_left(self) -> bool:
         """Whether no process of ours is visible any more, the server being gone.
@@ -174,6 +174,10 @@ def staged(workers: int = 0) -> Iterator[Stage]:
         yield stage
     finally:
         stage.close()
+
+
+def _started(entry: LedgerEntry) -> int:
+    return 0 if entry.record is None else entry.record.leader.start_ticks
 
 
 def _of_leases(health: JsonObject) -> Iterator[str]:

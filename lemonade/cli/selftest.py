@@ -74,9 +74,9 @@ def selftest(
     """Try whether everything works on this machine.
 
     A server of its own is started in a directory of its own: your settings, models and servers are
-    not touched, and nothing is left. With --chaos engines and servers are killed, frozen, flooded
-    and robbed of ports and disk while they load, serve, stream and unload; after each round
-    nothing may be left behind, nothing lost, and the next request answered. Linux only.
+    not touched, and nothing is left. With --chaos engines, workers and servers are killed, frozen,
+    flooded and robbed of ports and disk while they load, serve, stream and unload; after each
+    round nothing may be left behind, nothing lost, and the next request answered. Linux only.
     """
     if not chaos and any(one is not None for one in (rounds, seed, workers)):
         raise refuse_usage("--rounds, --seed and --workers mean something with --chaos only.")

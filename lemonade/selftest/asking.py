@@ -47,17 +47,17 @@ class Asked:
         self._thread.join(within)
         return not self._thread.is_alive()
 
-    def wrong(self, *, router_ended: bool, fits: Callable[[str], bool]) -> str:
+    def wrong(self, *, may_break: bool, fits: Callable[[str], bool]) -> str:
         """What is wrong with how it ended, as a sentence; empty if nothing is.
 
         Args:
-            router_ended: the server itself was ended: then a connection may break.
+            may_break: whoever had its connection was ended: the server, or a worker.
             fits: whether a text is an answer.
         """
         if self.whole:
             wrong = bool(self.text or not self.reply) and not fits(self.text)
             return f"{self.what} was answered wrongly: {self.text[:200]!r}" if wrong else ""
-        if isinstance(self.error, (ConnectionLost, ServerUnreachable)) and not router_ended:
+        if isinstance(self.error, (ConnectionLost, ServerUnreachable)) and not may_break:
             return f"{self.what} broke off and nobody said why: {self.error}"
         return ""
 

@@ -80,7 +80,7 @@ def run_chaos(
         if EngineKind.EMBEDDED in engines:
             subjects[EngineKind.EMBEDDED] = embedded_subject(stage.up())
         for number in range(rounds):
-            draw = draw_round(seed + number, engines)
+            draw = draw_round(seed + number, engines, workers=workers > 0)
             done.append(conduct(stage, subjects[draw.engine], draw))
             listen(done[-1])
     return ChaosReport(seed, tuple(done))

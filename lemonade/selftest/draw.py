@@ -45,6 +45,8 @@ class Fault(StrEnum):
     IGNORES_TERM = "ignores-term"  # engine and its child ignore SIGTERM
     DOUBLE_FORK = "double-fork"  # its child is re-parented
     OTHER_SESSION = "other-session"  # its child left the session and closed its output
+    WORKER_KILL = "worker-kill"  # SIGKILL to a process beside the server that relays
+    WORKER_FREEZE = "worker-freeze"  # SIGSTOP to it for good
 
 
 class Ending(StrEnum):
@@ -66,6 +68,7 @@ HABITS: Final[Mapping[Fault, tuple[str, ...]]] = {
 }  # fmt: skip
 """Switches of the fake engine that make these faults."""
 
+_OF_WORKERS: Final = frozenset({Fault.WORKER_KILL, Fault.WORKER_FREEZE})
 _FOR_FAKES: Final = frozenset({*HABITS, Fault.LOG_FLOOD})
 _HABIT_SHARE: Final = 0.25
 _EMBEDDED_SHARE: Final = 0.2
@@ -107,17 +110,24 @@ class Draw:
             return self.ending in (Ending.ROUTER_KILL, Ending.ROUTER_TERM)
         return self.fault in (Fault.ROUTER_KILL, Fault.ROUTER_TERM)
 
+    @property
+    def strikes_worker(self) -> bool:
+        """Whether a process beside the server suffers."""
+        return self.fault in _OF_WORKERS
+
     def __str__(self) -> str:
         how = f" ({self.ending})" if self.fault in HABITS else ""
         return f"{self.engine}: {self.fault}{how} at {self.moment}"
 
 
-def draw_round(seed: int, engines: Sequence[EngineKind]) -> Draw:
+def draw_round(seed: int, engines: Sequence[EngineKind], *, workers: bool = False) -> Draw:
     """The round of a seed.
 
     Args:
         seed: of this round.
         engines: those to choose from; of two the fake one is taken four times out of five.
+        workers: whether there are processes beside the server, which may suffer too. A seed draws
+            other faults with them than without.
     """
     chance = random.Random(seed)  # noqa: S311 - it has to be the same each time
     # Everything is drawn, needed or not, so that one choice does not change the next ones.
@@ -127,7 +137,8 @@ def draw_round(seed: int, engines: Sequence[EngineKind]) -> Draw:
     if len(engines) > 1:
         engine = EngineKind.EMBEDDED if embedded < _EMBEDDED_SHARE else EngineKind.FAKE
     fake = engine is EngineKind.FAKE
-    faults = [one for one in Fault if fake or one not in _FOR_FAKES]
+    spared = (frozenset() if fake else _FOR_FAKES) | (frozenset() if workers else _OF_WORKERS)
+    faults = [one for one in Fault if one not in spared]
     moments = tuple(Moment)
     habits = tuple(HABITS.values())[int(habit * len(HABITS))]
     return Draw(

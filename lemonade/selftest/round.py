@@ -19,7 +19,7 @@ from lemonade.selftest.server import PATIENCE, eventually
 from lemonade.selftest.stage import Stage
 from lemonade.selftest.subject import ARGS, STREAM_TOKENS, TOKENS, Subject
 from lemonade.selftest.thief import Thief
-from lemonade.selftest.traces import living, tell
+from lemonade.selftest.traces import alive, living, tell
 from lemonade.supervisor import LedgerEntry
 
 _NOISE: Final = ("--flood-log", "3000", "--big-lines", "3000000", "--binary-log")
@@ -33,6 +33,8 @@ _DEADLY: Final[Mapping[Fault | Ending, int]] = {
     Fault.SEGFAULT: signal.SIGSEGV,
     Fault.ROUTER_KILL: signal.SIGKILL,
     Fault.ROUTER_TERM: signal.SIGTERM,
+    Fault.WORKER_KILL: signal.SIGKILL,
+    Fault.WORKER_FREEZE: signal.SIGSTOP,
     Ending.ROUTER_KILL: signal.SIGKILL,
     Ending.ROUTER_TERM: signal.SIGTERM,
 }
@@ -80,6 +82,7 @@ class _Round:
         self.gone_within: float | None = None
         self._asked: list[Asked] = []
         self._victim: LedgerEntry | None = None
+        self._worker = 0
 
     def run(self) -> None:
         stage, draw = self.stage, self.draw
@@ -90,6 +93,7 @@ class _Round:
             incident = stage.newest_incident()
             self._strike(undo)
             self._hear_out()
+            self._see_worker_gone()
             if draw.ends_router:
                 self._see_it_gone()
             self._let_files_grow()
@@ -186,20 +190,20 @@ class _Round:
                 self._signal(signal.SIGCONT)
             case Fault.HANG:
                 self._signal(signal.SIGSTOP)
-                if draw.moment is Moment.IDLE:
-                    self._ask()
+                self._ask_at(Moment.IDLE)
             case Fault.PORT_THEFT:
                 self._steal(undo)
             case Fault.DISK_FULL:
                 server.let_no_file_grow(forbidden=True)
                 if draw.delay > 0.15:  # then what is asked has to be loaded as well
                     self._signal(signal.SIGKILL)
-                if draw.moment in (Moment.IDLE, Moment.STREAM):
-                    self._ask()
+                self._ask_at(Moment.IDLE, Moment.STREAM)
             case Fault.LOG_FLOOD:
                 self._make_noise()
             case Fault.ROUTER_KILL | Fault.ROUTER_TERM:
                 server.signal(_DEADLY[draw.fault])
+            case Fault.WORKER_KILL | Fault.WORKER_FREEZE:
+                self._strike_worker()
             case Fault.IGNORES_TERM | Fault.DOUBLE_FORK | Fault.OTHER_SESSION:
                 self._end_engine()
 
@@ -213,12 +217,26 @@ class _Round:
             case Ending.ROUTER_KILL | Ending.ROUTER_TERM:
                 self.stage.server.signal(_DEADLY[self.draw.ending])
 
+    def _strike_worker(self) -> None:
+        """One of them, by the seed; somebody may be dealt to it while it is frozen."""
+        workers = sorted(one.pid for one in self.stage.workers())
+        if not workers:  # its successor is only being started
+            return
+        self._worker = workers[self.draw.seed % len(workers)]
+        tell(self._worker, _DEADLY[self.draw.fault], self.stage.place.mark)
+        self._ask_at(Moment.IDLE)
+
     def _signal(self, number: int) -> None:
         if self._victim is not None:
             tell(self._victim.leader, number, self.stage.place.mark)
 
     def _ask(self) -> None:
         self._asked.append(ask(self.stage.server, self.subject.model, most_tokens=TOKENS))
+
+    def _ask_at(self, *moments: Moment) -> None:
+        """Ask if nobody else does then."""
+        if self.draw.moment in moments:
+            self._ask()
 
     def _steal(self, undo: ExitStack) -> None:
         if self._victim is None:
@@ -251,14 +269,19 @@ class _Round:
             if not asked.wait():
                 self.wrong.append(f"{asked.what} is not over after {PATIENCE:g} s")
                 continue
-            ended = self.draw.ends_router
-            if problem := asked.wrong(router_ended=ended, fits=self.subject.fits):
+            breaks = self.draw.ends_router or self.draw.strikes_worker
+            if problem := asked.wrong(may_break=breaks, fits=self.subject.fits):
                 self.wrong.append(problem)
             self._check_reply(asked)
 
     def _check_reply(self, asked: Asked) -> None:
         if held := asked.reply.get("still_held"):
             self.wrong.append(f"after the unload something is held still: {held}")
+
+    def _see_worker_gone(self) -> None:
+        """The server ends one that hangs; that there are enough again is seen with the rest."""
+        if self._worker and not eventually(lambda: not alive(self._worker)):
+            self.wrong.append(f"worker {self._worker} is alive {PATIENCE:g} s after its fault")
 
     def _see_it_gone(self) -> None:
         stage, server = self.stage, self.stage.server

@@ -83,6 +83,10 @@ class Stage:
         running = (one for one in self.entries() if one.state == "served" and alive(one.leader))
         return max(running, key=_started, default=None)
 
+    def workers(self) -> tuple[Trace, ...]:
+        """The processes beside the server that relay."""
+        return _workers(self.server, living(self.place.mark))
+
     def nothing_is_left(self) -> bool:
         """Whether no process of ours is visible any more, the server being gone.
 
@@ -130,6 +134,7 @@ class Stage:
             return
         entries = self.entries()
         yield from _of_leases(health)
+        yield from _of_workers(health)
         yield from _of_ledger(health, entries)
         yield from self._of_processes(entries)
         yield from _of_lives(server, health)
@@ -145,8 +150,7 @@ class Stage:
         guardians = [one for one in traces if _GUARDIAN in one.command]
         if len(guardians) > 1:
             yield f"there are {len(guardians)} guardians"
-        ours = [one for one in traces if one.parent == self.server.pid]
-        workers = [one for one in ours if _WORKER in one.command]
+        workers = _workers(self.server, traces)
         if len(workers) != self._workers:
             yield f"there are {len(workers)} workers and not {self._workers}"
         for one in _unknown(traces, known | {one.pid for one in (*guardians, *workers)}):
@@ -190,6 +194,12 @@ def _of_leases(health: JsonObject) -> Iterator[str]:
         yield f"{row['model_name']} is still loading ({row['step']})"
 
 
+def _of_workers(health: JsonObject) -> Iterator[str]:
+    wanted, ready = health["workers"]["wanted"], health["workers"]["ready"]
+    if ready != wanted:
+        yield f"{ready} of {wanted} workers accept connections"
+
+
 def _of_ledger(health: JsonObject, entries: tuple[LedgerEntry, ...]) -> Iterator[str]:
     served = {entry.leader for entry in entries if entry.state == "served"}
     loaded = {row.get("pid") for row in health["all_models_loaded"]}
@@ -230,6 +240,11 @@ def _of_growth(server: PrivateServer) -> Iterator[str]:
     if memory > server.resident_bytes + _MORE_BYTES:
         now, first = memory >> 20, server.resident_bytes >> 20
         yield f"the server has {now} MiB of memory, and had {first} MiB at first"
+
+
+def _workers(server: PrivateServer, traces: tuple[Trace, ...]) -> tuple[Trace, ...]:
+    ours = (one for one in traces if one.parent == server.pid)
+    return tuple(one for one in ours if _WORKER in one.command)
 
 
 def _unknown(traces: tuple[Trace, ...], known: set[int]) -> list[Trace]:

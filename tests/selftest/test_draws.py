@@ -10,10 +10,17 @@ from lemonade.selftest.draw import HABITS, EngineKind, Fault, Moment, draw_round
 BOTH = (EngineKind.FAKE, EngineKind.EMBEDDED)
 
 
-@given(st.integers(0, 10**9), st.sampled_from([BOTH, BOTH[:1], BOTH[1:]]))
-def test_a_seed_draws_the_same_round_again(seed: int, engines: tuple[EngineKind, ...]) -> None:
-    one = draw_round(seed, engines)
-    assert one == draw_round(seed, engines)
+@given(
+    seed=st.integers(0, 10**9),
+    engines=st.sampled_from([BOTH, BOTH[:1], BOTH[1:]]),
+    workers=st.booleans(),
+)
+def test_a_seed_draws_the_same_round_again(
+    seed: int, engines: tuple[EngineKind, ...], *, workers: bool
+) -> None:
+    one = draw_round(seed, engines, workers=workers)
+    assert one == draw_round(seed, engines, workers=workers)
+    assert workers or not one.strikes_worker, "there is nobody to strike"
     assert one.engine in engines
     assert 0 <= one.delay < 1
     assert 0 < one.frozen < 1
@@ -24,8 +31,8 @@ def test_a_seed_draws_the_same_round_again(seed: int, engines: tuple[EngineKind,
 
 
 def test_everything_comes_in_time() -> None:
-    seen = {(one.fault, one.moment) for one in (draw_round(seed, BOTH) for seed in range(1000))}
-    assert len(seen) == len(Fault) * len(Moment)
+    draws = [draw_round(seed, BOTH, workers=True) for seed in range(1000)]
+    assert len({(one.fault, one.moment) for one in draws}) == len(Fault) * len(Moment)
     engines = [draw_round(seed, BOTH).engine for seed in range(1000)]
     assert 100 < engines.count(EngineKind.EMBEDDED) < 300
 

@@ -20,7 +20,15 @@ from lemonade.core.errors import ConnectionLost, ServerRefused
 from lemonade.selftest.asking import Asked
 from lemonade.selftest.draw import Ending, EngineKind, Fault, Moment, draw_round
 from lemonade.selftest.round import conduct
-from lemonade.selftest.stage import Stage, _of_growth, _of_leases, _of_ledger, _of_lives, staged
+from lemonade.selftest.stage import (
+    Stage,
+    _of_growth,
+    _of_leases,
+    _of_ledger,
+    _of_lives,
+    _of_workers,
+    staged,
+)
 from lemonade.selftest.subject import fake_subject
 from lemonade.selftest.thief import Thief
 from lemonade.selftest.traces import end_all, living, open_files, tell
@@ -101,6 +109,12 @@ def test_leases_that_are_left_are_told() -> None:
     assert list(_of_leases(loading)) == ["b is still loading (weights)"]
 
 
+def test_workers_that_are_missing_are_told() -> None:
+    assert list(_of_workers({"workers": {"wanted": 2, "ready": 2}})) == []
+    [said] = _of_workers({"workers": {"wanted": 2, "ready": 1}})
+    assert said == "1 of 2 workers accept connections"
+
+
 def test_a_ledger_that_is_not_true_is_told() -> None:
     us = os.getpid()
     health = {"all_models_loaded": [{"pid": us}]}
@@ -152,7 +166,7 @@ def test_a_server_that_grows_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "router_ended", "says"),
+    ("asked", "may_break", "says"),
     [
         (Asked("It", text="right", whole=True), False, ""),
         (Asked("It", text="wrong", whole=True), False, "answered wrongly"),
@@ -163,8 +177,8 @@ def test_a_server_that_grows_is_told() -> None:
         (Asked("It", text="ri", error=ConnectionLost("It broke off.")), True, ""),
     ],
 )
-def test_what_a_client_may_be_told(asked: Asked, says: str, *, router_ended: bool) -> None:
-    problem = asked.wrong(router_ended=router_ended, fits=lambda text: text == "right")
+def test_what_a_client_may_be_told(asked: Asked, says: str, *, may_break: bool) -> None:
+    problem = asked.wrong(may_break=may_break, fits=lambda text: text == "right")
     assert says in problem if says else not problem
 
 

@@ -35,6 +35,12 @@ KILLS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def nothing_loaded(server: Serving) -> None:
+    """Whatever test came before: its engine is no part of this one."""
+    assert server.post("unload", timeout=READY_WITHIN).status_code == 200
+
+
 def loaded_by_a_request(server: Serving) -> list[int]:
     """Ask it something: whatever became of the last engine, there is one that answers."""
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}

@@ -123,6 +123,8 @@ def ensure_server(session: Session) -> LemonadeClient:
     try:
         with working("Starting a server in the background", quiet=True):
             wait_until_live(server, client, anybody=True)
+            if client.health().get("server", {}).get("pid") != server.pid:
+                server.stop()  # somebody else's came first, and has the port
     except BaseException:
         server.stop()
         raise

@@ -19,6 +19,10 @@ def check_orphans(ledger: Path) -> tuple[Finding, ...]:
     entries = inspect_ledger(ledger)
     for entry in entries:
         seen = Evidence(str(entry.file), _told(entry))
+        programs = [
+            Evidence(f"/proc/{one.pid}", one.program or "program unknown")
+            for one in entry.processes
+        ]
         match entry.state:
             case "left-behind":
                 pids = " ".join(str(one.pid) for one in entry.processes)
@@ -27,10 +31,7 @@ def check_orphans(ledger: Path) -> tuple[Finding, ...]:
                     f"The engine of {entry.name} was left behind by a server that died (pid "
                     f"{entry.owner}) and still takes memory.",
                     seen,
-                    *(
-                        Evidence(f"/proc/{one.pid}", one.program or "program unknown")
-                        for one in entry.processes
-                    ),
+                    *programs,
                     fix="`lemonade reap` ends it, and so does `lemonade serve` when it starts; "
                     f"or end it yourself: `kill {pids}`.",
                 )
@@ -40,10 +41,7 @@ def check_orphans(ledger: Path) -> tuple[Finding, ...]:
                     f"The engine of {entry.name} was kept by a server that has ended (pid "
                     f"{entry.owner}), for the next one to take over.",
                     seen,
-                    *(
-                        Evidence(f"/proc/{one.pid}", one.program or "program unknown")
-                        for one in entry.processes
-                    ),
+                    *programs,
                     fix="`lemonade serve` takes it over; if no server is to come, "
                     "`lemonade reap --kept` ends it.",
                 )

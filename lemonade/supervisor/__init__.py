@@ -29,6 +29,6 @@ __all__ = [
     "Identity", "Inhibitor", "Journal", "JournalHandler", "LastResort", "LedgerEntry", "Marked",
     "Phase", "PortLease", "Probe", "Spared", "Supervisor", "ask_for_parent_death_signal",
     "begin_again", "end_children", "find_delegation", "foretell", "hold_signals",
-    "identity_of", "inherit",
-    "inspect_ledger", "marked_children", "reap_ledger", "release_signals",
+    "identity_of", "inherit", "inspect_ledger", "marked_children", "reap_ledger",
+    "release_signals",
 ]  # fmt: skip
